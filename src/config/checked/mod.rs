@@ -1,6 +1,8 @@
 //! The configuration after every check: types that cannot hold a wrong value.
 
+mod acme;
 mod backend_tls;
+mod certificate;
 mod client_auth;
 mod control;
 mod expect;
@@ -19,7 +21,6 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
-use rustls::sign::CertifiedKey;
 
 use super::file_states::Seen;
 use crate::model::identity::{GuestPass, Serial, Sha256};
@@ -27,7 +28,9 @@ use crate::model::names::{Name, ServerName, ServerNamePattern};
 use crate::model::service::ServiceKind;
 use crate::model::starttls::Starttls;
 
+pub use acme::{Acme, AcmeDirectory, AcmeState, Challenge, Eab};
 pub use backend_tls::{BackendTls, BackendTrust, HeaderPlace, backend_name};
+pub use certificate::{Certificate, CertificateSource};
 pub use client_auth::{
     Allow, ClientAuth, ClientAuthMode, DenyList, ExpiredRevocationList, ExpiredSession, NewerList, RevocationCheck,
     RevocationList, Selector, TrustAnchor, TrustKind,
@@ -62,6 +65,8 @@ pub struct Config {
     pub canaries: Vec<CanaryRoute>,
     /// `[[expect]]`: what the policy is asserted to be.
     pub expectations: Vec<Expectation>,
+    /// `[certificate.acme]`.
+    pub acme: Option<Arc<Acme>>,
     /// `[tickets]`.
     pub tickets: Tickets,
     /// `[timeouts]`.
@@ -213,17 +218,6 @@ pub struct Terminate {
     pub application_protocols: Vec<Vec<u8>>,
     /// The protocol by which clients may ask for TLS before they begin it.
     pub starttls: Option<Starttls>,
-}
-
-/// A server certificate whose key fits.
-#[derive(Clone, Debug)]
-pub struct Certificate {
-    /// The file of its chain.
-    pub chain_file: PathBuf,
-    /// The file of its key.
-    pub key_file: PathBuf,
-    /// Chain and key, as rustls wants them.
-    pub certified_key: Arc<CertifiedKey>,
 }
 
 /// Where a backend is.
@@ -422,6 +416,7 @@ impl Config {
         let mut files = BTreeSet::from([self.file.clone()]);
         files.extend(self.metrics.inventory.iter().map(|inventory| inventory.file.clone()));
         files.extend(self.notify.files.iter().cloned());
+        files.extend(self.acme.iter().flat_map(|acme| acme.files.iter().cloned()));
         files.extend(self.tickets.keys.iter().map(|key| key.file.clone()));
         for route in &self.routes {
             files.extend(route.backend_tls.iter().flat_map(|tls| tls.files.iter().cloned()));
