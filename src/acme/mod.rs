@@ -11,6 +11,7 @@ mod challenges;
 mod http;
 pub mod message;
 mod order;
+pub mod remedy;
 pub mod schedule;
 pub mod store;
 
