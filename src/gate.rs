@@ -1,5 +1,7 @@
 //! What all connections of a running gate share.
 
+mod issuance;
+
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -63,7 +65,9 @@ pub(crate) struct Gate {
     /// What validators of pending orders are shown.
     pub(crate) challenges: Challenges,
     /// How the orders for the public certificate go; `None` if the configuration wants none.
-    pub(crate) issuance: Mutex<Option<Issuance>>,
+    pub(crate) issuance: Arc<Mutex<Option<Issuance>>>,
+    /// What the owner was told of them.
+    issuance_told: Mutex<issuance::ToldOfRow>,
     /// The open sessions.
     pub(crate) sessions: Arc<Sessions>,
     /// Cancelled when no more connections are admitted. Open sessions go on.
@@ -96,7 +100,8 @@ impl Gate {
             history: Arc::default(),
             notices: Arc::default(),
             challenges: Challenges::default(),
-            issuance: Mutex::default(),
+            issuance: Arc::default(),
+            issuance_told: Mutex::default(),
             sessions: Arc::default(),
             draining: CancellationToken::new(),
             reviewed: Notify::new(),

@@ -145,6 +145,7 @@ impl FuzzedListener {
             sessions: Arc::default(),
             log: Arc::new(Log::new(LogFormat::Json, io::sink()).ok()?),
             notices: Arc::default(),
+            issuance: Arc::default(),
             resolver: Default::default(),
             sandbox: Vec::new(),
             started: OffsetDateTime::now_utc(),
