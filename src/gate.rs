@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use rustls::pki_types::UnixTime;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -65,8 +65,10 @@ pub(crate) struct Gate {
     /// What validators of pending orders are shown.
     pub(crate) challenges: Challenges,
     /// How the orders for the public certificate go; `None` if the configuration wants none.
-    pub(crate) issuance: Arc<Mutex<Option<Issuance>>>,
-    /// What the owner was told of them.
+    pub(crate) issuance: watch::Sender<Option<Issuance>>,
+    /// Notified when the owner wants the certificate renewed now.
+    pub(crate) renewal_wanted: Notify,
+    /// What the owner was told of orders that fail.
     issuance_told: Mutex<issuance::ToldOfRow>,
     /// The open sessions.
     pub(crate) sessions: Arc<Sessions>,
@@ -100,7 +102,8 @@ impl Gate {
             history: Arc::default(),
             notices: Arc::default(),
             challenges: Challenges::default(),
-            issuance: Arc::default(),
+            issuance: watch::Sender::default(),
+            renewal_wanted: Notify::new(),
             issuance_told: Mutex::default(),
             sessions: Arc::default(),
             draining: CancellationToken::new(),

@@ -7,51 +7,61 @@ use std::fmt;
 use std::time::Duration;
 
 use instant_acme::{
-    Account as Session, AuthorizationStatus, ChallengeType, Error as AcmeError, Identifier, Key, NewOrder, Order,
-    OrderStatus, Problem, RetryPolicy,
+    Account as Session, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error as AcmeError, Identifier, Key,
+    KeyAuthorization, NewOrder, Order, OrderStatus, Problem, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::http::Client;
-use super::store::{Account, PlacedOrder, Store, StoreError};
-use crate::model::identity::Sha256;
+use super::store::{PlacedOrder, Store, StoreError};
+use crate::config::checked::Eab;
 
 /// How long a server may take to validate, and then to issue.
 const POLL: RetryPolicy =
     RetryPolicy::new().initial_delay(Duration::from_millis(500)).backoff(1.5).timeout(Duration::from_secs(120));
 
 /// Answers the challenges of an order.
-pub trait Responder {
-    /// From now on validators of `name` are shown this digest of the key authorization (RFC 8737 section 3).
-    fn offer(&self, name: &str, digest: Sha256) -> impl Future<Output = Result<(), String>> + Send;
+pub(super) trait Responder {
+    /// The challenge that it answers.
+    fn challenge(&self) -> ChallengeType;
+
+    /// Answers the challenge of `name`, which may be a wildcard, from now on.
+    fn offer(&self, name: &str, answer: &KeyAuthorization) -> impl Future<Output = Result<(), String>>;
+
+    /// Waits until the ACME server can see all that was offered.
+    fn settle(&self) -> impl Future<Output = Result<(), String>>;
 
     /// The order is over.
-    fn withdraw(&self, names: &BTreeSet<String>) -> impl Future<Output = ()> + Send;
+    fn withdraw(&self) -> impl Future<Output = ()>;
 }
 
 /// What is ordered, and where.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub(super) struct Wanted {
     /// The URL of the server's directory.
-    pub directory: String,
+    pub(super) directory: String,
     /// How the server can reach the owner, as in `mailto:alice@home.example`.
-    pub contact: Vec<String>,
-    /// The names, all of them exact.
-    pub names: BTreeSet<String>,
-    /// The profile, if the server has several (draft-aaron-acme-profiles).
-    pub profile: Option<String>,
+    pub(super) contact: Option<String>,
+    /// The names.
+    pub(super) names: BTreeSet<String>,
+    /// The profile, if the server has several (draft-ietf-acme-profiles).
+    pub(super) profile: Option<String>,
+    /// An account elsewhere that the account is bound to.
+    pub(super) eab: Option<Eab>,
+    /// The certificate that is replaced, if the server is to know (RFC 9773 section 5).
+    pub(super) replaces: Option<CertificateIdentifier<'static>>,
 }
 
 /// Why there is no certificate.
 #[derive(Debug)]
-pub struct Failed {
+pub(super) struct Failed {
     /// In words, with those of the server.
-    pub error: String,
+    pub(super) error: String,
     /// The server has said that there were too many requests.
-    pub rate_limited: bool,
+    pub(super) rate_limited: bool,
     /// How long it has asked to wait.
-    pub retry_after: Option<Duration>,
+    pub(super) retry_after: Option<Duration>,
 }
 
 impl fmt::Display for Failed {
@@ -67,17 +77,17 @@ impl From<StoreError> for Failed {
 }
 
 impl Failed {
-    fn new(error: impl fmt::Display) -> Self {
+    pub(super) fn new(error: impl fmt::Display) -> Self {
         Self { error: error.to_string(), rate_limited: false, retry_after: None }
     }
 }
 
 /// A certificate that was issued, in PEM.
-pub struct Issued {
+pub(super) struct Issued {
     /// The chain, the certificate first.
-    pub chain: String,
+    pub(super) chain: String,
     /// Its key, PKCS#8.
-    pub key: String,
+    pub(super) key: String,
 }
 
 /// Gets a certificate for the wanted names. The caller keeps it, and then forgets the order.
@@ -85,14 +95,14 @@ pub struct Issued {
 /// # Errors
 ///
 /// There is none, for what the server or the network said.
-pub async fn obtain(
+pub(super) async fn obtain(
     wanted: &Wanted,
     store: &Store,
     client: &Client,
     responder: &impl Responder,
 ) -> Result<Issued, Failed> {
     let issued = attempt(wanted, store, client, responder).await;
-    responder.withdraw(&wanted.names).await;
+    responder.withdraw().await;
     issued.map_err(|failed| Failed { retry_after: client.retry_after(), ..failed })
 }
 
@@ -144,19 +154,18 @@ async fn account(wanted: &Wanted, store: &Store, client: &Client) -> Result<Sess
         }
     };
     let pkcs8 = || PrivatePkcs8KeyDer::from(key.to_vec());
-    if let Some(account) = store.account(&wanted.directory)? {
-        let session = builder().from_parts(account.url, pkcs8(), wanted.directory.clone()).await;
+    if let Some(url) = store.account(&wanted.directory)? {
+        let session = builder().from_parts(url, pkcs8(), wanted.directory.clone()).await;
         return session.map_err(|error| failed(&error));
     }
     let parsed = Key::from_pkcs8_der(pkcs8()).map_err(|error| failed(&error))?;
     // The server knows an account by its key: this finds the one that a killed process has made.
     let made = builder().create_from_key((parsed, PrivateKeyDer::Pkcs8(pkcs8())), wanted.directory.clone()).await;
     let (session, _) = made.map_err(|error| failed(&error))?;
-    let contact: Vec<&str> = wanted.contact.iter().map(String::as_str).collect();
-    if !contact.is_empty() {
-        session.update_contacts(&contact).await.map_err(|error| failed(&error))?;
+    if let Some(contact) = &wanted.contact {
+        session.update_contacts(&[contact]).await.map_err(|error| failed(&error))?;
     }
-    store.keep_account(&Account { directory: wanted.directory.clone(), url: session.id().to_owned() })?;
+    store.keep_account(&wanted.directory, Some(session.id()))?;
     Ok(session)
 }
 
@@ -177,11 +186,14 @@ async fn place(wanted: &Wanted, store: &Store, session: &Session) -> Result<(Ord
     if let Some(profile) = &wanted.profile {
         new = new.profile(profile);
     }
+    if let Some(replaces) = &wanted.replaces {
+        new = new.replaces(replaces.clone());
+    }
     let order = match session.new_order(&new).await {
         Ok(order) => order,
         Err(AcmeError::Api(problem)) if is_unknown_account(&problem) => {
             // The next attempt makes another one with the same key.
-            store.forget_account()?;
+            store.keep_account(&wanted.directory, None)?;
             return Err(failed(&AcmeError::Api(problem)));
         }
         Err(error) => return Err(failed(&error)),
@@ -201,13 +213,20 @@ async fn answer(order: &mut Order, responder: &impl Responder) -> Result<(), Fai
             continue;
         }
         let name = authorization.identifier().to_string();
-        let Some(mut challenge) = authorization.challenge(ChallengeType::TlsAlpn01) else {
-            return Err(Failed::new(format!("the server offers no challenge tls-alpn-01 for {name}")));
+        let Some(challenge) = authorization.challenge(responder.challenge()) else {
+            return Err(Failed::new(format!("the server offers no such challenge for {name}")));
         };
-        let digest = challenge.key_authorization().digest().as_ref().try_into().map(Sha256);
-        let digest = digest.map_err(|_| Failed::new("the digest of a challenge has 32 bytes"))?;
-        responder.offer(&name, digest).await.map_err(Failed::new)?;
-        challenge.set_ready().await.map_err(|error| failed(&error))?;
+        responder.offer(&name, &challenge.key_authorization()).await.map_err(Failed::new)?;
+    }
+    responder.settle().await.map_err(Failed::new)?;
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization.map_err(|error| failed(&error))?;
+        if authorization.status == AuthorizationStatus::Pending
+            && let Some(mut challenge) = authorization.challenge(responder.challenge())
+        {
+            challenge.set_ready().await.map_err(|error| failed(&error))?;
+        }
     }
     Ok(())
 }

@@ -2,29 +2,41 @@
 //!
 //! | file | has |
 //! |---|---|
-//! | `account-key.pem` | the account's key, PKCS#8: written before the account exists, so that there is never a second one |
-//! | `account.json` | the account's URL, and its directory |
-//! | `order.json` | the order under way: its URL, its names, and the key of its certificate |
-//! | `certificate.pem` | the certificate in use: its chain, its key. One file, so that both always fit; HAProxy, nginx and others take it |
+//! | `live/certificate.pem` | the certificate in use: its chain, its key. One file, so that both always fit; HAProxy, nginx and others take it |
+//! | `account/key.pem` | the account's key, PKCS#8: written before the account exists, so that there is never a second one |
+//! | `account/accounts.json` | the account's URL at each directory |
+//! | `account/order.json` | the order under way: its URL, its names, and the key of its certificate |
+//! | `account/issued.json` | where the certificate in use was ordered |
+//! | `account/tried.json` | where an order has succeeded on trial |
+//! | `account/failures.json` | the orders that have failed in a row, and when the next one may begin |
+//! | `account/lock` | locked by the process that writes all this |
 //!
-//! Each is replaced in one step, and only its owner may read it (0600).
+//! Each is replaced in one step, and only its owner may read it (0600). A gate in its sandbox reads `live` alone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use pem::Pem;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::config::checked::AcmeState;
 use crate::files::{self, Access, Existing, NewFile};
+use crate::model::issuance::FailedOrder;
 
-const ACCOUNT_KEY: &str = "account-key.pem";
-const ACCOUNT: &str = "account.json";
-const ORDER: &str = "order.json";
-/// The certificate in use.
-pub const CERTIFICATE: &str = "certificate.pem";
+const ACCOUNT_KEY: &str = "account/key.pem";
+const ACCOUNTS: &str = "account/accounts.json";
+const ORDER: &str = "account/order.json";
+const ISSUED: &str = "account/issued.json";
+const TRIED: &str = "account/tried.json";
+const FAILURES: &str = "account/failures.json";
+const LOCK: &str = "account/lock";
 
 /// The label of a PKCS#8 key (RFC 7468 section 10).
 const KEY_LABEL: &str = "PRIVATE KEY";
@@ -53,13 +65,24 @@ pub enum StoreError {
     },
 }
 
-/// An account at a server.
+/// What was ordered, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Account {
+pub struct Ordered {
     /// The URL of the server's directory.
     pub directory: String,
-    /// The URL of the account.
-    pub url: String,
+    /// The names.
+    pub names: BTreeSet<String>,
+}
+
+/// Orders that have failed in a row. Times are in seconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failures {
+    /// What was ordered.
+    pub ordered: Ordered,
+    /// The last one.
+    pub last: FailedOrder,
+    /// When the next one may begin.
+    pub not_before: i64,
 }
 
 /// An order that has been placed, and is not over.
@@ -116,31 +139,45 @@ impl Store {
         self.write(ACCOUNT_KEY, pem::encode(&Pem::new(KEY_LABEL, pkcs8)).into_bytes())
     }
 
-    /// The account at this directory; `None` if there is none, or only one elsewhere.
+    /// Puts the account's key, which the server refuses, aside, and forgets all accounts with it.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be renamed or removed.
+    pub fn put_account_key_aside(&self) -> Result<(), StoreError> {
+        let (path, aside) = (self.0.join(ACCOUNT_KEY), self.0.join(format!("{ACCOUNT_KEY}.refused")));
+        self.remove(ACCOUNTS)?;
+        match std::fs::rename(&path, aside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::Read { path, error }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The URL of the account at this directory.
     ///
     /// # Errors
     ///
     /// The file cannot be read.
-    pub fn account(&self, directory: &str) -> Result<Option<Account>, StoreError> {
-        Ok(self.read_json::<Account>(ACCOUNT)?.filter(|account| account.directory == directory))
+    pub fn account(&self, directory: &str) -> Result<Option<String>, StoreError> {
+        Ok(self.accounts()?.remove(directory))
     }
 
-    /// Keeps the account.
+    /// Keeps the URL of the account at this directory; `None` for one that the server no longer knows.
     ///
     /// # Errors
     ///
     /// The file cannot be written.
-    pub fn keep_account(&self, account: &Account) -> Result<(), StoreError> {
-        self.write_json(ACCOUNT, account)
+    pub fn keep_account(&self, directory: &str, url: Option<&str>) -> Result<(), StoreError> {
+        let mut accounts = self.accounts()?;
+        match url {
+            Some(url) => accounts.insert(directory.to_owned(), url.to_owned()),
+            None => accounts.remove(directory),
+        };
+        self.write_json(ACCOUNTS, &accounts)
     }
 
-    /// Forgets the account, which the server no longer knows.
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be removed.
-    pub fn forget_account(&self) -> Result<(), StoreError> {
-        self.remove(ACCOUNT)
+    fn accounts(&self) -> Result<BTreeMap<String, String>, StoreError> {
+        Ok(self.read_json(ACCOUNTS)?.unwrap_or_default())
     }
 
     /// The order under way for these names.
@@ -177,17 +214,102 @@ impl Store {
     ///
     /// The file cannot be read.
     pub fn certificate(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
-        self.read(CERTIFICATE)
+        self.read(AcmeState::CERTIFICATE)
     }
 
-    /// Replaces the certificate in use.
+    /// Replaces the certificate in use: its chain, its key.
     ///
     /// # Errors
     ///
     /// The file cannot be written.
-    pub fn keep_certificate(&self, chain: &str, key: &str) -> Result<(), StoreError> {
-        let (chain, key) = (chain.trim_end(), key.trim_end());
-        self.write(CERTIFICATE, format!("{chain}\n{key}\n").into_bytes())
+    pub fn keep_certificate(&self, pem: Vec<u8>) -> Result<(), StoreError> {
+        self.write(AcmeState::CERTIFICATE, pem)
+    }
+
+    /// Where the certificate in use was ordered.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    pub fn issued(&self) -> Result<Option<Ordered>, StoreError> {
+        self.read_json(ISSUED)
+    }
+
+    /// Keeps where the certificate in use was ordered.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
+    pub fn keep_issued(&self, ordered: &Ordered) -> Result<(), StoreError> {
+        self.write_json(ISSUED, ordered)
+    }
+
+    /// Where an order has succeeded on trial.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    pub fn tried(&self) -> Result<Option<Ordered>, StoreError> {
+        self.read_json(TRIED)
+    }
+
+    /// Keeps where an order has succeeded on trial.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
+    pub fn keep_tried(&self, ordered: &Ordered) -> Result<(), StoreError> {
+        self.write_json(TRIED, ordered)
+    }
+
+    /// The orders that have failed in a row.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    pub fn failures(&self) -> Result<Option<Failures>, StoreError> {
+        self.read_json(FAILURES)
+    }
+
+    /// Keeps the orders that have failed in a row; `None` if the last one has not.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written or removed.
+    pub fn keep_failures(&self, failures: Option<&Failures>) -> Result<(), StoreError> {
+        match failures {
+            Some(failures) => self.write_json(FAILURES, failures),
+            None => self.remove(FAILURES),
+        }
+    }
+
+    /// Makes the folders, which only their owner may open. In its sandbox, a gate cannot.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be made.
+    pub fn make_folders(&self) -> io::Result<()> {
+        for file in [AcmeState::CERTIFICATE, LOCK] {
+            let folder = self.0.join(file);
+            let folder = folder.parent().unwrap_or(&self.0);
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        }
+        Ok(())
+    }
+
+    /// Locks the folder for this process, until the value is dropped; `None` as long as another process has it.
+    ///
+    /// # Errors
+    ///
+    /// The lock's file cannot be made.
+    pub fn lock(&self) -> io::Result<Option<File>> {
+        self.make_folders()?;
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(self.0.join(LOCK))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(file)),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn read(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
@@ -240,9 +362,10 @@ mod tests {
         assert!(store.account_key().expect("none").is_none() && store.certificate().expect("none").is_none());
         store.keep_account_key(&[7; 48]).expect("a key");
         assert_eq!(store.account_key().expect("a key").as_deref(), Some(&vec![7; 48]));
-        let account = Account { directory: "https://a/dir".to_owned(), url: "https://a/1".to_owned() };
-        store.keep_account(&account).expect("an account");
-        assert_eq!(store.account("https://a/dir").expect("an account"), Some(account));
+        store.keep_account("https://a/dir", Some("https://a/1")).expect("an account");
+        store.keep_account("https://b/dir", Some("https://b/1")).expect("another one");
+        store.keep_account("https://b/dir", None).expect("it is forgotten");
+        assert_eq!(store.account("https://a/dir").expect("an account").as_deref(), Some("https://a/1"));
         assert_eq!(store.account("https://b/dir").expect("none there"), None);
         let names = BTreeSet::from(["nas.home.example".to_owned()]);
         let (directory, url, key) = ("https://a/dir".to_owned(), "https://a/o/1".to_owned(), "a key".to_owned());
@@ -253,12 +376,22 @@ mod tests {
         store.forget_order().expect("it is over");
         store.forget_order().expect("it is over already");
         assert_eq!(store.order("https://a/dir", &names).expect("none"), None);
-        store.keep_certificate("chain\n\n", "key").expect("a certificate");
+        store.keep_certificate(b"chain\nkey\n".to_vec()).expect("a certificate");
         assert_eq!(store.certificate().expect("it").as_deref().map(Vec::as_slice), Some(&b"chain\nkey\n"[..]));
         let mode = |path: &Path| path.metadata().expect("it is there").permissions().mode() & 0o777;
-        assert_eq!(mode(&folder.path().join("acme")), 0o700);
-        for file in std::fs::read_dir(folder.path().join("acme")).expect("the folder") {
-            assert_eq!(mode(&file.expect("a file").path()), 0o600);
+        let lock = store.lock().expect("a lock");
+        assert!(lock.is_some() && store.lock().expect("it is locked").is_none());
+        drop(lock);
+        assert!(store.lock().expect("a lock").is_some());
+        store.put_account_key_aside().expect("it is put aside");
+        assert!(store.account_key().expect("none").is_none());
+        for name in ["acme", "acme/account", "acme/live"] {
+            assert_eq!(mode(&folder.path().join(name)), 0o700, "{name}");
+        }
+        for name in ["account", "live"] {
+            for file in std::fs::read_dir(folder.path().join("acme").join(name)).expect("the folder") {
+                assert_eq!(mode(&file.expect("a file").path()), 0o600);
+            }
         }
     }
 
@@ -266,11 +399,12 @@ mod tests {
     fn damaged_file_is_named_with_the_remedy() {
         let folder = tempfile::tempdir().expect("a folder");
         let store = Store::new(folder.path());
+        store.make_folders().expect("folders");
         std::fs::write(folder.path().join(ORDER), "{").expect("a file");
         let error = store.order("", &BTreeSet::new()).expect_err("it is damaged").to_string();
         assert!(error.contains("order.json is damaged") && error.contains("remove it"), "{error}");
         std::fs::write(folder.path().join(ACCOUNT_KEY), "-----BEGIN X-----\nAA==\n-----END X-----\n").expect("a file");
         let error = store.account_key().expect_err("no key").to_string();
-        assert!(error.contains("account-key.pem is damaged (it holds a X)"), "{error}");
+        assert!(error.contains("account/key.pem is damaged (it holds a X)"), "{error}");
     }
 }

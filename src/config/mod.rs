@@ -21,6 +21,7 @@ use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use toml::de::DeTable;
 
@@ -150,6 +151,20 @@ pub fn load_notify(file: &Path) -> Result<(checked::Notify, checked::SandboxMode
         let (notify, sandbox) = (check::notify::check(&notify, report), check::sandbox_mode(&sandbox, report));
         report.finish()?;
         notify.zip(sandbox).ok_or_else(|| ConfigErrors::new(Vec::new()))
+    })
+}
+
+/// Reads what the process that orders public certificates has to know, and `sandbox.mode`: no key of the gate.
+///
+/// # Errors
+/// As [`load_control`].
+pub fn load_acme(file: &Path) -> Result<(Option<Arc<checked::Acme>>, checked::SandboxMode), ConfigErrors> {
+    read_document(&text_of(file)?, file, &everything(), |document, report| {
+        report.credentials = Credentials::of_service();
+        let raw = Raw::read(document, report);
+        let (acme, sandbox) = (check::acme::check_alone(&raw, report), check::sandbox_mode(&raw.sandbox, report));
+        report.finish()?;
+        sandbox.map(|sandbox| (acme, sandbox)).ok_or_else(|| ConfigErrors::new(Vec::new()))
     })
 }
 

@@ -42,8 +42,7 @@ impl Gate {
     /// So the orders for the public certificate go now. What has ended since the last call is counted, logged and told.
     pub(crate) fn issuance_is(&self, issuance: Issuance) {
         let issuance = bounded(issuance);
-        let before = self.issuance.lock().unwrap_or_else(PoisonError::into_inner).replace(issuance.clone());
-        let before = before.unwrap_or_default();
+        let before = self.issuance.send_replace(Some(issuance.clone())).unwrap_or_default();
         // A process that was started again begins at 0.
         let new = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
         let (renewed, failed) = (new(issuance.renewed, before.renewed), new(issuance.failed, before.failed));
@@ -66,7 +65,7 @@ impl Gate {
 
     /// The configuration wants no public certificate any more.
     pub(crate) fn issuance_is_over(&self) {
-        *self.issuance.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.issuance.send_replace(None);
         *self.issuance_told.lock().unwrap_or_else(PoisonError::into_inner) =
             ToldOfRow { is_known: true, ..ToldOfRow::default() };
     }
@@ -74,7 +73,7 @@ impl Gate {
     /// The public certificate and how its orders go; `None` if the configuration wants none.
     pub(crate) fn public_certificate(&self) -> Option<PublicState> {
         let certificate = self.metrics.public_certificate()?;
-        let issuance = self.issuance.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let issuance = self.issuance.borrow().clone();
         Some(PublicState::new(&certificate, issuance))
     }
 

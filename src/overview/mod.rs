@@ -2,9 +2,10 @@
 
 mod gathered;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use time::OffsetDateTime;
+use tokio::sync::watch;
 
 use crate::backends::resolver::Resolver;
 use crate::config::public_side::PublicSide;
@@ -31,7 +32,7 @@ pub(crate) struct Overview {
     /// Whether the receivers of messages take them.
     pub(crate) notices: Arc<Notices>,
     /// How the orders for the public certificate go.
-    pub(crate) issuance: Arc<Mutex<Option<Issuance>>>,
+    pub(crate) issuance: watch::Receiver<Option<Issuance>>,
     /// The host names of backends.
     pub(crate) resolver: Resolver,
     /// The parts of the sandbox that are not in force, and why.
@@ -105,10 +106,10 @@ impl Overview {
             devices: gathered::devices(&self.metrics.devices(), refusals, &history.devices, &connected, now),
             host_names: self.resolver.names(),
             services: gathered::services(self.metrics.services(), &history.backends),
-            public_certificate: self.metrics.public_certificate().map(|certificate| {
-                let issuance = self.issuance.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                PublicState::new(&certificate, issuance)
-            }),
+            public_certificate: self
+                .metrics
+                .public_certificate()
+                .map(|certificate| PublicState::new(&certificate, self.issuance.borrow().clone())),
             expiries: self.metrics.expiries().to_vec(),
             receivers: self.notices.receivers().into_iter().filter_map(fault).collect(),
             log: self.log.error().map(|error| LogFault { since: error.since, error: error.what }),
