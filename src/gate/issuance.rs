@@ -9,7 +9,7 @@ use time::format_description::well_known::Rfc3339;
 use super::Gate;
 use crate::explain::clock::Clock;
 use crate::explain::finding::{Finding, PublicState};
-use crate::model::issuance::{FailedOrder, Issuance, RenewalOutcome};
+use crate::model::issuance::{FailedOrder, Issuance, Phase, RenewalOutcome};
 use crate::model::names::visible;
 use crate::model::notice::NoticeEvent;
 use crate::notify::{Told, texts};
@@ -83,9 +83,12 @@ impl Gate {
         let Some(state) = self.public_certificate() else { return };
         let mut told = self.issuance_told.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(failure) = state.failure() else {
+            // One that has begun again, or is under way, says nothing about the row.
+            if state.issuance.phase != Phase::Valid {
+                return;
+            }
             let row = std::mem::replace(&mut *told, ToldOfRow { is_known: true, ..ToldOfRow::default() });
-            // Nothing is over that has only been forgotten: a process for orders that was started again.
-            if let Some(failed) = row.failed.filter(|_| state.issuance.renewed > 0) {
+            if let Some(failed) = row.failed {
                 let names = state.certificate.names.join(", ");
                 let next = state.issuance.next_at.and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
                 let next = next.map(|at| clock.moment(at));

@@ -173,6 +173,7 @@ fn row_goes_on_after_an_upgrade() {
     for told in former.notices.told() {
         gate.notices.add_told(told);
     }
+    gate.issuance_is(Issuance { phase: Phase::Starting, ..issuance(0, 0, 0) });
     gate.issuance_is(issuance(0, 0, 1));
     assert_eq!(subjects(&gate), [] as [&str; 0]);
     gate.issuance_is(issuance(1, 0, 0));
@@ -180,11 +181,15 @@ fn row_goes_on_after_an_upgrade() {
 }
 
 #[test]
-fn process_that_was_started_again_has_not_renewed_anything() {
+fn process_that_was_started_again_continues_the_row() {
     let (gate, _) = gate(29);
     gate.issuance_is(issuance(0, 1, 1));
     assert_eq!(subjects(&gate), [FAILED]);
-    gate.issuance_is(issuance(0, 0, 0));
+    for phase in [Phase::Starting, Phase::Trial, Phase::Ordering] {
+        gate.issuance_is(Issuance { phase, ..issuance(0, 0, 0) });
+    }
+    gate.issuance_is(issuance(0, 0, 1));
+    gate.issuance_is(issuance(0, 1, 2));
     assert_eq!(subjects(&gate), [] as [&str; 0]);
 }
 
