@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use super::http::Client;
 use super::order::{Failed, Wanted};
-use super::problem::{self, failed};
+use super::problem::{self, failed, with_nonces};
 use super::store::{Account, Store};
 
 /// What names the client to a server (RFC 8555 section 6.1).
@@ -100,7 +100,7 @@ async fn open(url: &str, pkcs8: &[u8], wanted: &Wanted, client: &Client) -> Resu
 
 async fn tell_contact(session: &Session, wanted: &Wanted, client: &Client) -> Result<(), Failed> {
     let contact: Vec<&str> = wanted.contact.iter().map(String::as_str).collect();
-    let told = problem::with_nonces(async || session.update_contacts(&contact).await).await;
+    let told = with_nonces!(session.update_contacts(&contact));
     match told {
         // The order tells.
         Err(AcmeError::Api(problem)) if problem::is_unknown_account(&problem) => Ok(()),
@@ -212,22 +212,23 @@ impl<'a> Registrar<'a> {
 
     /// Posts to newAccount.
     async fn post(&self, payload: &Value) -> Result<Response<Bytes>, AcmeError> {
-        problem::with_nonces(async || {
-            let url = &self.directory.new_account;
-            let nonce = ask(self.client, Method::HEAD, &self.directory.new_nonce, None).await?;
-            let nonce = nonce.headers().get("Replay-Nonce").and_then(|nonce| nonce.to_str().ok());
-            let nonce = nonce.ok_or("the server gives no nonce")?;
-            let header = json!({ "alg": "ES256", "jwk": jwk(&self.key), "nonce": nonce, "url": url });
-            let random = SystemRandom::new();
-            let signature = |text: &[u8]| self.key.sign(&random, text).map(|signature| signature.as_ref().to_vec());
-            let body = try_signed(&header, payload, signature).map_err(|_| AcmeError::Crypto)?;
-            let answer = ask(self.client, Method::POST, url, Some(&body)).await?;
-            if answer.status().is_success() {
-                return Ok(answer);
-            }
-            Err(serde_json::from_slice::<Problem>(answer.body())?.into())
-        })
-        .await
+        with_nonces!(self.post_once(payload))
+    }
+
+    async fn post_once(&self, payload: &Value) -> Result<Response<Bytes>, AcmeError> {
+        let url = &self.directory.new_account;
+        let nonce = ask(self.client, Method::HEAD, &self.directory.new_nonce, None).await?;
+        let nonce = nonce.headers().get("Replay-Nonce").and_then(|nonce| nonce.to_str().ok());
+        let nonce = nonce.ok_or("the server gives no nonce")?;
+        let header = json!({ "alg": "ES256", "jwk": jwk(&self.key), "nonce": nonce, "url": url });
+        let random = SystemRandom::new();
+        let signature = |text: &[u8]| self.key.sign(&random, text).map(|signature| signature.as_ref().to_vec());
+        let body = try_signed(&header, payload, signature).map_err(|_| AcmeError::Crypto)?;
+        let answer = ask(self.client, Method::POST, url, Some(&body)).await?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        Err(serde_json::from_slice::<Problem>(answer.body())?.into())
     }
 }
 

@@ -117,12 +117,7 @@ impl Client {
         Ok(Response::from_parts(head, body))
     }
 
-    async fn send(
-        &self,
-        request: Request<Full<Bytes>>,
-        host: String,
-        port: u16,
-    ) -> Result<Response<Bytes>, NoAnswer> {
+    async fn send(&self, request: Request<Full<Bytes>>, host: String, port: u16) -> Result<Response<Bytes>, NoAnswer> {
         let stream = connect(&host, port).await?;
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(bare.to_owned()).map_err(|_| NoAnswer::Url(host.clone()))?;

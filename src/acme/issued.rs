@@ -75,8 +75,8 @@ fn check_at(
 }
 
 fn check_dates(now: UnixTime, certificate: &CertificateDer<'_>) -> Result<(), Unfit> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
-        .map_err(|error| Unfit::Unreadable(error.to_string()))?;
+    let (_, parsed) =
+        x509_parser::parse_x509_certificate(certificate).map_err(|error| Unfit::Unreadable(error.to_string()))?;
     let validity = parsed.validity();
     let seconds = |time: UnixTime| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
     if validity.not_before.timestamp() > seconds(later(now)) {

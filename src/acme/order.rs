@@ -25,7 +25,7 @@ use crate::model::identity::Sha256;
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The pauses between two looks at an order, unless the server asks for another one.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How many requests of an attempt may fail, one less than this, for a reason that passes.
@@ -159,7 +159,7 @@ impl<R: Responder> Attempt<'_, R> {
 
     /// The order that was placed, unless the server does not know it any more, or says of it what cannot be understood.
     async fn find(&self, session: &Session, placed: &PlacedOrder) -> Result<Option<Order>, Failed> {
-        match with_nonces(async || session.order(placed.url.clone()).await).await {
+        match with_nonces!(session.order(placed.url.clone())) {
             Ok(order) => Ok(Some(order)),
             Err(AcmeError::Api(problem)) if !is_passing(&problem) => Ok(None),
             Err(AcmeError::Json(_)) => Ok(None),
@@ -191,7 +191,7 @@ impl<R: Responder> Attempt<'_, R> {
         if let Some(profile) = &self.wanted.profile {
             new = new.profile(profile);
         }
-        with_nonces(async || session.new_order(&new).await).await
+        with_nonces!(session.new_order(&new))
     }
 
     /// Goes on with an order until it has a certificate.
@@ -205,7 +205,17 @@ impl<R: Responder> Attempt<'_, R> {
                 OrderStatus::Pending if !is_answered => self.answer(order).await.map(|()| is_answered = true),
                 OrderStatus::Ready => self.finalize(order, key).await,
                 OrderStatus::Valid => match self.download(order).await {
-                    Ok(chain) => return self.accept(&chain, key),
+                    Ok(chain) => match issued::check(&chain, key, &self.wanted.names) {
+                        Ok(chain) => return Ok(chain),
+                        // A proxy's page: the certificate is still there.
+                        Err(Unfit::Unreadable(_)) if pace.failures + 1 < FAILURES_MAX => {
+                            pace.failures += 1;
+                            Ok(())
+                        }
+                        // The order is good for as long as the clock is wrong.
+                        Err(unfit @ Unfit::NotYet(_)) => return Err(Failed::new(unfit).into()),
+                        Err(unfit) => return Err(Ended::Useless(Failed::new(unfit))),
+                    },
                     Err(step) => Err(step),
                 },
                 OrderStatus::Invalid => return Err(Ended::Useless(self.refusal(order).await)),
@@ -227,7 +237,7 @@ impl<R: Responder> Attempt<'_, R> {
                 }
                 tokio::time::sleep(wait).await;
                 pace.pause = pace.pause.mul_f64(1.5).min(LONGEST_PAUSE);
-                match with_nonces(async || order.refresh().await.map(drop)).await {
+                match with_nonces!(async { order.refresh().await.map(drop) }) {
                     Ok(()) => break,
                     Err(error) => self.bear(&error, &mut pace)?,
                 }
@@ -244,14 +254,7 @@ impl<R: Responder> Attempt<'_, R> {
     /// Offers an answer to each challenge, and says so to the server.
     async fn answer(&self, order: &mut Order) -> Result<(), Step> {
         // All of them are read first: what cannot be read is asked for again.
-        with_nonces(async || {
-            let mut authorizations = order.authorizations();
-            while let Some(authorization) = authorizations.next().await {
-                authorization?;
-            }
-            Ok(())
-        })
-        .await?;
+        with_nonces!(read_authorizations(order))?;
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
             let mut authorization = authorization?;
@@ -275,7 +278,7 @@ impl<R: Responder> Attempt<'_, R> {
             self.responder.offer(&name, digest).await.map_err(Failed::new)?;
             // A process that was killed may have said so already.
             if challenge.status == ChallengeStatus::Pending {
-                with_nonces(async || challenge.set_ready().await).await?;
+                with_nonces!(challenge.set_ready())?;
             }
         }
         Ok(())
@@ -283,7 +286,7 @@ impl<R: Responder> Attempt<'_, R> {
 
     async fn finalize(&self, order: &mut Order, key: &str) -> Result<(), Step> {
         let request = request(&self.wanted.names, key).map_err(|error| Step::Useless(Failed::new(error)))?;
-        match with_nonces(async || order.finalize_csr(&request).await).await {
+        match with_nonces!(order.finalize_csr(&request)) {
             // The answer to an earlier one was lost.
             Err(AcmeError::Api(problem)) if problem::kind(&problem) == Some("orderNotReady") => Ok(()),
             Err(AcmeError::Api(problem)) if !is_passing(&problem) => {
@@ -294,7 +297,7 @@ impl<R: Responder> Attempt<'_, R> {
     }
 
     async fn download(&self, order: &mut Order) -> Result<String, Step> {
-        match with_nonces(async || order.certificate().await).await {
+        match with_nonces!(order.certificate()) {
             Ok(Some(chain)) => Ok(chain),
             Ok(None) => Err(Step::Useless(Failed::new("the server's order has no certificate"))),
             Err(AcmeError::Api(problem)) if !is_passing(&problem) => {
@@ -304,39 +307,33 @@ impl<R: Responder> Attempt<'_, R> {
         }
     }
 
-    /// Looks at a certificate before it is used.
-    fn accept(&self, chain: &str, key: &str) -> Result<String, Ended> {
-        match issued::check(chain, key, &self.wanted.names) {
-            Ok(chain) => Ok(chain),
-            // The order is good for as long as the clock is wrong.
-            Err(unfit @ Unfit::NotYet(_)) => Err(Ended::Unfinished(Failed::new(unfit))),
-            Err(unfit) => Err(Ended::Useless(Failed::new(unfit))),
-        }
-    }
-
     /// Why the server has refused an order: what it says of the challenges, else of the order.
     async fn refusal(&self, order: &mut Order) -> Failed {
         let own = order.state().error.clone();
+        // Those that were read are told.
+        let _ = with_nonces!(read_authorizations(order));
         let mut told = Vec::new();
-        let read = with_nonces(async || {
-            told.clear();
-            let mut authorizations = order.authorizations();
-            while let Some(authorization) = authorizations.next().await {
-                let authorization = authorization?;
-                let name = authorization.identifier().to_string();
-                let problems = authorization.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
-                told.extend(problems.map(|problem| format!("{name}: {}", problem::words(problem))));
-            }
-            Ok(())
-        });
-        // What was read until then is told.
-        let _ = read.await;
+        let mut authorizations = order.authorizations();
+        while let Some(Ok(authorization)) = authorizations.next().await {
+            let name = authorization.identifier().to_string();
+            let problems = authorization.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
+            told.extend(problems.map(|problem| format!("{name}: {}", problem::words(problem))));
+        }
         match own {
             _ if !told.is_empty() => Failed::new(told.join("; ")),
             Some(problem) => self.failed(&AcmeError::Api(problem)),
             None => Failed::new("the server has refused the order, and does not say why"),
         }
     }
+}
+
+/// Has the authorizations of an order read, those that were not.
+async fn read_authorizations(order: &mut Order) -> Result<(), AcmeError> {
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        authorization?;
+    }
+    Ok(())
 }
 
 /// How an order is looked at.
@@ -371,7 +368,7 @@ impl From<Failed> for Step {
 fn may_pass(error: &AcmeError) -> bool {
     match error {
         AcmeError::Api(problem) => is_passing(problem) && !problem::is_rate_limit(problem),
-        AcmeError::Json(_) | AcmeError::Other(_) => true,
+        AcmeError::Json(_) | AcmeError::Str(_) | AcmeError::Other(_) => true,
         _ => false,
     }
 }

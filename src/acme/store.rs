@@ -257,7 +257,8 @@ mod tests {
         assert!(store.account_key().expect("none").is_none() && store.certificate().expect("none").is_none());
         store.keep_account_key(&[7; 48]).expect("a key");
         assert_eq!(store.account_key().expect("a key").as_deref(), Some(&vec![7; 48]));
-        let account = Account { directory: "https://a/dir".to_owned(), url: "https://a/1".to_owned(), contact: Vec::new() };
+        let account =
+            Account { directory: "https://a/dir".to_owned(), url: "https://a/1".to_owned(), contact: Vec::new() };
         store.keep_account(&account).expect("an account");
         assert_eq!(store.account("https://a/dir").expect("an account"), Some(account));
         assert_eq!(store.account("https://b/dir").expect("none there"), None);
