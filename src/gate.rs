@@ -1,12 +1,12 @@
 //! What all connections of a running gate share.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use rustls::pki_types::UnixTime;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -63,7 +63,9 @@ pub(crate) struct Gate {
     /// What validators of pending orders are shown.
     pub(crate) challenges: Challenges,
     /// How the orders for the public certificate go; `None` if the configuration wants none.
-    pub(crate) issuance: Mutex<Option<Issuance>>,
+    pub(crate) issuance: watch::Sender<Option<Issuance>>,
+    /// Notified when the owner wants the certificate renewed now.
+    pub(crate) renewal_wanted: Notify,
     /// The open sessions.
     pub(crate) sessions: Arc<Sessions>,
     /// Cancelled when no more connections are admitted. Open sessions go on.
@@ -75,6 +77,16 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
+    /// How the orders for the public certificate go by now.
+    pub(crate) fn issuance_is(&self, issuance: Issuance) {
+        self.issuance.send_replace(Some(issuance));
+    }
+
+    /// None is ordered any more.
+    pub(crate) fn issuance_is_over(&self) {
+        self.issuance.send_replace(None);
+    }
+
     pub(crate) fn new(
         snapshot: Snapshot,
         admission: Admission,
@@ -96,7 +108,8 @@ impl Gate {
             history: Arc::default(),
             notices: Arc::default(),
             challenges: Challenges::default(),
-            issuance: Mutex::default(),
+            issuance: watch::Sender::default(),
+            renewal_wanted: Notify::new(),
             sessions: Arc::default(),
             draining: CancellationToken::new(),
             reviewed: Notify::new(),

@@ -20,27 +20,12 @@ use zeroize::Zeroizing;
 
 use super::http::Client;
 use super::order::{Failed, Wanted};
-use super::problem::{self, failed, with_nonces};
+use super::problem::{self, failed};
 use super::store::{Account, Store};
+use crate::config::checked::Eab;
 
 /// What names the client to a server (RFC 8555 section 6.1).
 const AGENT: &str = concat!("doorward/", env!("CARGO_PKG_VERSION"));
-
-/// A key that a server's operator gives out for one account (RFC 8555 section 7.3.4).
-#[derive(Clone)]
-pub struct ExternalAccount {
-    /// Names the key.
-    pub key_id: String,
-    /// The key.
-    pub key: Zeroizing<Vec<u8>>,
-}
-
-impl std::fmt::Debug for ExternalAccount {
-    /// Keys are never printed.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ExternalAccount").field("key_id", &self.key_id).finish_non_exhaustive()
-    }
-}
 
 /// What a server says of the account with a key.
 enum Known {
@@ -60,7 +45,8 @@ pub(super) async fn session(wanted: &Wanted, store: &Store, client: &Client) -> 
         let session = open(&account.url, &key, wanted, client).await?;
         if account.contact != wanted.contact {
             tell_contact(&session, wanted, client).await?;
-            store.keep_account(&Account { contact: wanted.contact.clone(), ..account })?;
+            let contact = wanted.contact.clone();
+            store.keep_account(&wanted.directory, Some(&Account { contact, ..account }))?;
         }
         return Ok(session);
     }
@@ -69,7 +55,7 @@ pub(super) async fn session(wanted: &Wanted, store: &Store, client: &Client) -> 
         Known::At(url) => Some(url),
         Known::Not => None,
         Known::Deactivated(problem) => {
-            store.set_account_key_aside()?;
+            store.put_account_key_aside()?;
             registrar.set_key(new_key(store)?)?;
             tracing::debug!("the account can never be used again ({}): another one is made", problem::words(&problem));
             None
@@ -80,7 +66,7 @@ pub(super) async fn session(wanted: &Wanted, store: &Store, client: &Client) -> 
         None => registrar.create().await?,
     };
     let contact = wanted.contact.clone();
-    store.keep_account(&Account { directory: wanted.directory.clone(), url: url.clone(), contact })?;
+    store.keep_account(&wanted.directory, Some(&Account { url: url.clone(), contact }))?;
     open(&url, &registrar.pkcs8, wanted, client).await
 }
 
@@ -100,7 +86,7 @@ async fn open(url: &str, pkcs8: &[u8], wanted: &Wanted, client: &Client) -> Resu
 
 async fn tell_contact(session: &Session, wanted: &Wanted, client: &Client) -> Result<(), Failed> {
     let contact: Vec<&str> = wanted.contact.iter().map(String::as_str).collect();
-    let told = with_nonces!(session.update_contacts(&contact));
+    let told = problem::with_nonces(async || session.update_contacts(&contact).await).await;
     match told {
         // The order tells.
         Err(AcmeError::Api(problem)) if problem::is_unknown_account(&problem) => Ok(()),
@@ -165,11 +151,11 @@ impl<'a> Registrar<'a> {
     /// Makes an account, unless there is one with the key: then the server answers with that.
     async fn create(&self) -> Result<String, Failed> {
         let mut wish = json!({ "termsOfServiceAgreed": true });
-        if !self.wanted.contact.is_empty() {
-            wish["contact"] = json!(self.wanted.contact);
+        if let Some(contact) = &self.wanted.contact {
+            wish["contact"] = json!([contact]);
         }
-        match &self.wanted.external_account {
-            Some(external) => wish["externalAccountBinding"] = self.binding(external),
+        match &self.wanted.eab {
+            Some(external) => wish["externalAccountBinding"] = self.binding(external)?,
             None if self.directory.meta.external_account_required => {
                 return Err(Failed::new(
                     "the server makes accounts only with a key of its operator: set `eab` in [certificate.acme]",
@@ -204,31 +190,32 @@ impl<'a> Registrar<'a> {
     }
 
     /// The account's key, signed with the operator's.
-    fn binding(&self, external: &ExternalAccount) -> Value {
+    fn binding(&self, external: &Eab) -> Result<Value, Failed> {
+        let key = BASE64.decode(external.key.expose()).map(Zeroizing::new);
+        let key = key.map_err(|error| Failed::new(format!("the key of `eab` is not base64url: {error}")))?;
         let header = json!({ "alg": "HS256", "kid": external.key_id, "url": self.directory.new_account });
-        let mac = hmac::Key::new(hmac::HMAC_SHA256, &external.key);
-        signed(&header, &jwk(&self.key), |text| hmac::sign(&mac, text).as_ref().to_vec())
+        let mac = hmac::Key::new(hmac::HMAC_SHA256, &key);
+        Ok(signed(&header, &jwk(&self.key), |text| hmac::sign(&mac, text).as_ref().to_vec()))
     }
 
     /// Posts to newAccount.
     async fn post(&self, payload: &Value) -> Result<Response<Bytes>, AcmeError> {
-        with_nonces!(self.post_once(payload))
-    }
-
-    async fn post_once(&self, payload: &Value) -> Result<Response<Bytes>, AcmeError> {
-        let url = &self.directory.new_account;
-        let nonce = ask(self.client, Method::HEAD, &self.directory.new_nonce, None).await?;
-        let nonce = nonce.headers().get("Replay-Nonce").and_then(|nonce| nonce.to_str().ok());
-        let nonce = nonce.ok_or("the server gives no nonce")?;
-        let header = json!({ "alg": "ES256", "jwk": jwk(&self.key), "nonce": nonce, "url": url });
-        let random = SystemRandom::new();
-        let signature = |text: &[u8]| self.key.sign(&random, text).map(|signature| signature.as_ref().to_vec());
-        let body = try_signed(&header, payload, signature).map_err(|_| AcmeError::Crypto)?;
-        let answer = ask(self.client, Method::POST, url, Some(&body)).await?;
-        if answer.status().is_success() {
-            return Ok(answer);
-        }
-        Err(serde_json::from_slice::<Problem>(answer.body())?.into())
+        problem::with_nonces(async || {
+            let url = &self.directory.new_account;
+            let nonce = ask(self.client, Method::HEAD, &self.directory.new_nonce, None).await?;
+            let nonce = nonce.headers().get("Replay-Nonce").and_then(|nonce| nonce.to_str().ok());
+            let nonce = nonce.ok_or("the server gives no nonce")?;
+            let header = json!({ "alg": "ES256", "jwk": jwk(&self.key), "nonce": nonce, "url": url });
+            let random = SystemRandom::new();
+            let signature = |text: &[u8]| self.key.sign(&random, text).map(|signature| signature.as_ref().to_vec());
+            let body = try_signed(&header, payload, signature).map_err(|_| AcmeError::Crypto)?;
+            let answer = ask(self.client, Method::POST, url, Some(&body)).await?;
+            if answer.status().is_success() {
+                return Ok(answer);
+            }
+            Err(serde_json::from_slice::<Problem>(answer.body())?.into())
+        })
+        .await
     }
 }
 

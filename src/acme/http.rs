@@ -37,7 +37,7 @@ const BODY_MAX: usize = 256 * 1024;
 
 /// Talks to one server.
 #[derive(Clone)]
-pub struct Client {
+pub(super) struct Client {
     tls: TlsConnector,
     /// What the last answer has asked for in its Retry-After, if it had one.
     retry_after: Arc<Mutex<Option<Duration>>>,
@@ -66,7 +66,7 @@ impl Client {
     /// # Errors
     ///
     /// There is none of them.
-    pub fn new(trust: Option<&[CertificateDer<'static>]>) -> Result<Self, Error> {
+    pub(super) fn new(trust: Option<&[CertificateDer<'static>]>) -> Result<Self, Error> {
         let mut roots = RootCertStore::empty();
         match trust {
             Some(trust) => roots.add_parsable_certificates(trust.iter().cloned()),

@@ -8,18 +8,19 @@ use std::fmt;
 use std::time::Duration;
 
 use instant_acme::{
-    Account as Session, AuthorizationStatus, ChallengeStatus, ChallengeType, Error as AcmeError, Identifier, NewOrder,
-    Order, OrderStatus,
+    Account as Session, AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, Error as AcmeError,
+    Identifier, KeyAuthorization, NewOrder, Order, OrderStatus,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use tokio::time::Instant;
 
-use super::account::{self, ExternalAccount};
+use super::account;
 use super::http::Client;
 use super::issued::{self, Unfit};
 use super::problem::{self, failed, is_passing, with_nonces};
+use super::schedule::Window;
 use super::store::{PlacedOrder, Store, StoreError};
-use crate::model::identity::Sha256;
+use crate::config::checked::Eab;
 
 /// How long a server may take to validate and to issue.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -32,38 +33,46 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const FAILURES_MAX: u32 = 4;
 
 /// Answers the challenges of an order.
-pub trait Responder {
-    /// From now on validators of `name` are shown this digest of the key authorization (RFC 8737 section 3).
-    fn offer(&self, name: &str, digest: Sha256) -> impl Future<Output = Result<(), String>> + Send;
+pub(super) trait Responder {
+    /// The challenge that it answers.
+    fn challenge(&self) -> ChallengeType;
+
+    /// Answers the challenge of `name`, which may be a wildcard, from now on.
+    fn offer(&self, name: &str, answer: &KeyAuthorization) -> impl Future<Output = Result<(), String>>;
+
+    /// Waits until the ACME server can see all that was offered.
+    fn settle(&self) -> impl Future<Output = Result<(), String>>;
 
     /// The order is over.
-    fn withdraw(&self, names: &BTreeSet<String>) -> impl Future<Output = ()> + Send;
+    fn withdraw(&self) -> impl Future<Output = ()>;
 }
 
 /// What is ordered, and where.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub(super) struct Wanted {
     /// The URL of the server's directory.
-    pub directory: String,
+    pub(super) directory: String,
     /// How the server can reach the owner, as in `mailto:alice@home.example`.
-    pub contact: Vec<String>,
-    /// The names, all of them exact.
-    pub names: BTreeSet<String>,
-    /// The profile, if the server has several (draft-aaron-acme-profiles).
-    pub profile: Option<String>,
+    pub(super) contact: Option<String>,
+    /// The names.
+    pub(super) names: BTreeSet<String>,
+    /// The profile, if the server has several (draft-ietf-acme-profiles).
+    pub(super) profile: Option<String>,
     /// For servers that make accounts only with a key of their operator.
-    pub external_account: Option<ExternalAccount>,
+    pub(super) eab: Option<Eab>,
+    /// The certificate that is replaced, if the server is to know (RFC 9773 section 5).
+    pub(super) replaces: Option<CertificateIdentifier<'static>>,
 }
 
 /// Why there is no certificate.
 #[derive(Debug)]
-pub struct Failed {
+pub(super) struct Failed {
     /// In words, with those of the server.
-    pub error: String,
+    pub(super) error: String,
     /// The server has said that there were too many requests.
-    pub rate_limited: bool,
+    pub(super) rate_limited: bool,
     /// How long it has asked to wait.
-    pub retry_after: Option<Duration>,
+    pub(super) retry_after: Option<Duration>,
 }
 
 impl fmt::Display for Failed {
@@ -85,11 +94,11 @@ impl Failed {
 }
 
 /// A certificate that was issued, in PEM. It fits its key and the names, and is valid.
-pub struct Issued {
+pub(super) struct Issued {
     /// The chain, the certificate first.
-    pub chain: String,
+    pub(super) chain: String,
     /// Its key, PKCS#8.
-    pub key: String,
+    pub(super) key: String,
 }
 
 /// Gets a certificate for the wanted names. The caller keeps it, and then forgets the order.
@@ -97,15 +106,42 @@ pub struct Issued {
 /// # Errors
 ///
 /// There is none, for what the server or the network said.
-pub async fn obtain(
+pub(super) async fn obtain(
     wanted: &Wanted,
     store: &Store,
     client: &Client,
     responder: &impl Responder,
 ) -> Result<Issued, Failed> {
     let issued = Attempt { wanted, store, client, responder }.run().await;
-    responder.withdraw(&wanted.names).await;
+    responder.withdraw().await;
     issued
+}
+
+/// When the server wants the certificate to be renewed, and how long it wants not to be asked again (RFC 9773); `None` if it does
+/// not say such a thing.
+///
+/// # Errors
+///
+/// It cannot be asked.
+pub(super) async fn window(
+    wanted: &Wanted,
+    store: &Store,
+    client: &Client,
+    certificate: &CertificateIdentifier<'_>,
+) -> Result<Option<(Window, Duration)>, Failed> {
+    // One that is not there yet is made by an order.
+    if store.account(&wanted.directory)?.is_none() {
+        return Ok(None);
+    }
+    let session = account::session(wanted, store, client).await?;
+    match session.renewal_info(certificate).await {
+        Ok((info, again)) => {
+            let suggested = info.suggested_window;
+            Ok(Some((Window { start: suggested.start, end: suggested.end }, again)))
+        }
+        Err(AcmeError::Unsupported(_)) => Ok(None),
+        Err(error) => Err(failed(client, &error)),
+    }
 }
 
 /// How an order has ended without a certificate.
@@ -159,7 +195,7 @@ impl<R: Responder> Attempt<'_, R> {
 
     /// The order that was placed, unless the server does not know it any more, or says of it what cannot be understood.
     async fn find(&self, session: &Session, placed: &PlacedOrder) -> Result<Option<Order>, Failed> {
-        match with_nonces!(session.order(placed.url.clone())) {
+        match with_nonces(async || session.order(placed.url.clone()).await).await {
             Ok(order) => Ok(Some(order)),
             Err(AcmeError::Api(problem)) if !is_passing(&problem) => Ok(None),
             Err(AcmeError::Json(_)) => Ok(None),
@@ -172,7 +208,7 @@ impl<R: Responder> Attempt<'_, R> {
         let order = match self.ask_for_order(&session).await {
             Err(AcmeError::Api(problem)) if problem::is_unknown_account(&problem) => {
                 // The account is looked up by its key once more, and is replaced if it is of no use.
-                self.store.forget_account()?;
+                self.store.keep_account(&self.wanted.directory, None)?;
                 let session = account::session(self.wanted, self.store, self.client).await?;
                 self.ask_for_order(&session).await
             }
@@ -191,7 +227,10 @@ impl<R: Responder> Attempt<'_, R> {
         if let Some(profile) = &self.wanted.profile {
             new = new.profile(profile);
         }
-        with_nonces!(session.new_order(&new))
+        if let Some(replaces) = &self.wanted.replaces {
+            new = new.replaces(replaces.clone());
+        }
+        with_nonces(async || session.new_order(&new).await).await
     }
 
     /// Goes on with an order until it has a certificate.
@@ -237,7 +276,7 @@ impl<R: Responder> Attempt<'_, R> {
                 }
                 tokio::time::sleep(wait).await;
                 pace.pause = pace.pause.mul_f64(1.5).min(LONGEST_PAUSE);
-                match with_nonces!(async { order.refresh().await.map(drop) }) {
+                match with_nonces(async || order.refresh().await.map(drop)).await {
                     Ok(()) => break,
                     Err(error) => self.bear(&error, &mut pace)?,
                 }
@@ -254,7 +293,14 @@ impl<R: Responder> Attempt<'_, R> {
     /// Offers an answer to each challenge, and says so to the server.
     async fn answer(&self, order: &mut Order) -> Result<(), Step> {
         // All of them are read first: what cannot be read is asked for again.
-        with_nonces!(read_authorizations(order))?;
+        with_nonces(async || {
+            let mut authorizations = order.authorizations();
+            while let Some(authorization) = authorizations.next().await {
+                authorization?;
+            }
+            Ok(())
+        })
+        .await?;
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
             let mut authorization = authorization?;
@@ -269,16 +315,22 @@ impl<R: Responder> Attempt<'_, R> {
                     return Err(Step::Useless(failed));
                 }
             }
-            let Some(mut challenge) = authorization.challenge(ChallengeType::TlsAlpn01) else {
-                let failed = Failed::new(format!("the server offers no challenge tls-alpn-01 for {name}"));
-                return Err(Step::Useless(failed));
+            let Some(challenge) = authorization.challenge(self.responder.challenge()) else {
+                let kind = kind(&self.responder.challenge());
+                return Err(Step::Useless(Failed::new(format!("the server offers no challenge {kind} for {name}"))));
             };
-            let digest = challenge.key_authorization().digest().as_ref().try_into().map(Sha256);
-            let digest = digest.map_err(|_| Failed::new("the digest of a challenge has 32 bytes"))?;
-            self.responder.offer(&name, digest).await.map_err(Failed::new)?;
-            // A process that was killed may have said so already.
-            if challenge.status == ChallengeStatus::Pending {
-                with_nonces!(challenge.set_ready())?;
+            self.responder.offer(&name, &challenge.key_authorization()).await.map_err(Failed::new)?;
+        }
+        self.responder.settle().await.map_err(Failed::new)?;
+        let mut authorizations = order.authorizations();
+        while let Some(authorization) = authorizations.next().await {
+            let mut authorization = authorization?;
+            if authorization.status == AuthorizationStatus::Pending
+                && let Some(mut challenge) = authorization.challenge(self.responder.challenge())
+                // A process that was killed may have said so already.
+                && challenge.status == ChallengeStatus::Pending
+            {
+                with_nonces(async || challenge.set_ready().await).await?;
             }
         }
         Ok(())
@@ -286,7 +338,7 @@ impl<R: Responder> Attempt<'_, R> {
 
     async fn finalize(&self, order: &mut Order, key: &str) -> Result<(), Step> {
         let request = request(&self.wanted.names, key).map_err(|error| Step::Useless(Failed::new(error)))?;
-        match with_nonces!(order.finalize_csr(&request)) {
+        match with_nonces(async || order.finalize_csr(&request).await).await {
             // The answer to an earlier one was lost.
             Err(AcmeError::Api(problem)) if problem::kind(&problem) == Some("orderNotReady") => Ok(()),
             Err(AcmeError::Api(problem)) if !is_passing(&problem) => {
@@ -297,7 +349,7 @@ impl<R: Responder> Attempt<'_, R> {
     }
 
     async fn download(&self, order: &mut Order) -> Result<String, Step> {
-        match with_nonces!(order.certificate()) {
+        match with_nonces(async || order.certificate().await).await {
             Ok(Some(chain)) => Ok(chain),
             Ok(None) => Err(Step::Useless(Failed::new("the server's order has no certificate"))),
             Err(AcmeError::Api(problem)) if !is_passing(&problem) => {
@@ -310,30 +362,26 @@ impl<R: Responder> Attempt<'_, R> {
     /// Why the server has refused an order: what it says of the challenges, else of the order.
     async fn refusal(&self, order: &mut Order) -> Failed {
         let own = order.state().error.clone();
-        // Those that were read are told.
-        let _ = with_nonces!(read_authorizations(order));
         let mut told = Vec::new();
-        let mut authorizations = order.authorizations();
-        while let Some(Ok(authorization)) = authorizations.next().await {
-            let name = authorization.identifier().to_string();
-            let problems = authorization.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
-            told.extend(problems.map(|problem| format!("{name}: {}", problem::words(problem))));
-        }
+        let read = with_nonces(async || {
+            told.clear();
+            let mut authorizations = order.authorizations();
+            while let Some(authorization) = authorizations.next().await {
+                let authorization = authorization?;
+                let name = authorization.identifier().to_string();
+                let problems = authorization.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
+                told.extend(problems.map(|problem| format!("{name}: {}", problem::words(problem))));
+            }
+            Ok(())
+        });
+        // What was read until then is told.
+        let _ = read.await;
         match own {
             _ if !told.is_empty() => Failed::new(told.join("; ")),
             Some(problem) => self.failed(&AcmeError::Api(problem)),
             None => Failed::new("the server has refused the order, and does not say why"),
         }
     }
-}
-
-/// Has the authorizations of an order read, those that were not.
-async fn read_authorizations(order: &mut Order) -> Result<(), AcmeError> {
-    let mut authorizations = order.authorizations();
-    while let Some(authorization) = authorizations.next().await {
-        authorization?;
-    }
-    Ok(())
 }
 
 /// How an order is looked at.
@@ -370,6 +418,15 @@ fn may_pass(error: &AcmeError) -> bool {
         AcmeError::Api(problem) => is_passing(problem) && !problem::is_rate_limit(problem),
         AcmeError::Json(_) | AcmeError::Str(_) | AcmeError::Other(_) => true,
         _ => false,
+    }
+}
+
+/// The name of a challenge.
+fn kind(challenge: &ChallengeType) -> &'static str {
+    match challenge {
+        ChallengeType::TlsAlpn01 => "tls-alpn-01",
+        ChallengeType::Dns01 => "dns-01",
+        _ => "of that kind",
     }
 }
 

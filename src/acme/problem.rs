@@ -18,46 +18,18 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// How much of a server's words is kept, in characters.
 const WORDS_MAX: usize = 600;
 
-/// Repeats a request while the server does not take its nonce (RFC 8555 section 6.5). A macro, because futures of a function with an
-/// asynchronous closure are not `Send`.
-macro_rules! with_nonces {
-    ($request:expr) => {{
-        let mut nonces = $crate::acme::problem::Nonces::default();
-        loop {
-            let result = $request.await;
-            match nonces.pause_after(&result) {
-                Some(pause) => tokio::time::sleep(pause).await,
-                None => break result,
-            }
+/// Repeats a request while the server does not take its nonce (RFC 8555 section 6.5).
+pub(super) async fn with_nonces<T>(mut request: impl AsyncFnMut() -> Result<T, AcmeError>) -> Result<T, AcmeError> {
+    let mut pause = FIRST_PAUSE;
+    for _ in 1..NONCES {
+        match request().await {
+            Err(AcmeError::Api(problem)) if kind(&problem) == Some("badNonce") => {}
+            other => return other,
         }
-    }};
-}
-pub(super) use with_nonces;
-
-/// The nonces of one request.
-pub(super) struct Nonces {
-    left: u32,
-    pause: Duration,
-}
-
-impl Default for Nonces {
-    fn default() -> Self {
-        Self { left: NONCES - 1, pause: FIRST_PAUSE }
+        tokio::time::sleep(pause).await;
+        pause = (2 * pause).min(LONGEST_PAUSE);
     }
-}
-
-impl Nonces {
-    /// When to ask again, if at all.
-    pub(super) fn pause_after<T>(&mut self, result: &Result<T, AcmeError>) -> Option<Duration> {
-        let Err(AcmeError::Api(problem)) = result else { return None };
-        if kind(problem) != Some("badNonce") {
-            return None;
-        }
-        self.left = self.left.checked_sub(1)?;
-        let pause = self.pause;
-        self.pause = (2 * pause).min(LONGEST_PAUSE);
-        Some(pause)
-    }
+    request().await
 }
 
 /// Why an attempt has failed. Asked of `client` right after its answer: how long it has asked to wait.
@@ -144,14 +116,19 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nonces_are_tried_again_within_a_bound() {
+        let bad = || AcmeError::Api(problem(r#"{"type": "urn:ietf:params:acme:error:badNonce"}"#));
         let mut asked = 0;
-        let mut answer = |good: u32| {
+        let asked_in_vain = with_nonces(async || {
             asked += 1;
-            let bad = AcmeError::Api(problem(r#"{"type": "urn:ietf:params:acme:error:badNonce"}"#));
-            std::future::ready(if asked < good { Err(bad) } else { Ok(asked) })
-        };
-        assert_eq!(with_nonces!(answer(7)).expect("an answer"), 7);
-        with_nonces!(answer(u32::MAX)).expect_err("it never has another answer");
-        assert_eq!(asked, 7 + NONCES);
+            Err::<(), _>(bad())
+        });
+        asked_in_vain.await.expect_err("it never has another answer");
+        assert_eq!(asked, NONCES);
+        let mut asked = 0;
+        let answered = with_nonces(async || {
+            asked += 1;
+            if asked < 7 { Err(bad()) } else { Ok(asked) }
+        });
+        assert_eq!(answered.await.expect("an answer"), 7);
     }
 }

@@ -2,40 +2,48 @@
 //!
 //! | file | has |
 //! |---|---|
-//! | `account-key.pem` | the account's key, PKCS#8: written before the account exists, so that there is never a second one |
-//! | `account-key.old.pem` | the key before that, if its account was deactivated |
-//! | `account.json` | the account's URL, and its directory |
-//! | `order.json` | the order under way: its URL, its names, and the key of its certificate |
-//! | `certificate.pem` | the certificate in use: its chain, its key. One file, so that both always fit; HAProxy, nginx and others take it |
+//! | `live/certificate.pem` | the certificate in use: its chain, its key. One file, so that both always fit; HAProxy, nginx and others take it |
+//! | `account/key.pem` | the account's key, PKCS#8: written before the account exists, so that there is never a second one |
+//! | `account/accounts.json` | the account's URL at each directory |
+//! | `account/order.json` | the order under way: its URL, its names, and the key of its certificate |
+//! | `account/issued.json` | where the certificate in use was ordered |
+//! | `account/tried.json` | where an order has succeeded on trial |
+//! | `account/failures.json` | the orders that have failed in a row, and when the next one may begin |
+//! | `account/lock` | locked by the process that writes all this |
 //!
-//! Each is replaced in one step, and only its owner may read it (0600).
+//! Each is replaced in one step, and only its owner may read it (0600). A gate in its sandbox reads `live` alone.
 
-use std::collections::BTreeSet;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use pem::Pem;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::config::checked::AcmeState;
 use crate::files::{self, Access, Existing, NewFile};
+use crate::model::issuance::FailedOrder;
 
-const ACCOUNT_KEY: &str = "account-key.pem";
-/// A key that the server does not take any more.
-const OLD_ACCOUNT_KEY: &str = "account-key.old.pem";
-const ACCOUNT: &str = "account.json";
-const ORDER: &str = "order.json";
-/// The certificate in use.
-pub const CERTIFICATE: &str = "certificate.pem";
+const ACCOUNT_KEY: &str = "account/key.pem";
+const ACCOUNTS: &str = "account/accounts.json";
+const ORDER: &str = "account/order.json";
+const ISSUED: &str = "account/issued.json";
+const TRIED: &str = "account/tried.json";
+const FAILURES: &str = "account/failures.json";
+const LOCK: &str = "account/lock";
 
 /// The label of a PKCS#8 key (RFC 7468 section 10).
 const KEY_LABEL: &str = "PRIVATE KEY";
 
 /// A file of the folder cannot be read or written.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub(crate) enum StoreError {
     /// It cannot be written.
     #[error(transparent)]
     Write(#[from] files::Error),
@@ -59,27 +67,44 @@ pub enum StoreError {
 
 /// An account at a server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Account {
-    /// The URL of the server's directory.
-    pub directory: String,
-    /// The URL of the account.
-    pub url: String,
+pub(crate) struct Account {
+    /// Its URL.
+    pub(crate) url: String,
     /// How the server was told that its owner can be reached.
-    #[serde(default)]
-    pub contact: Vec<String>,
+    pub(crate) contact: Option<String>,
+}
+
+/// What was ordered, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ordered {
+    /// The URL of the server's directory.
+    pub(crate) directory: String,
+    /// The names.
+    pub(crate) names: BTreeSet<String>,
+}
+
+/// Orders that have failed in a row. Times are in seconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Failures {
+    /// What was ordered.
+    pub(crate) ordered: Ordered,
+    /// The last one.
+    pub(crate) last: FailedOrder,
+    /// When the next one may begin.
+    pub(crate) not_before: i64,
 }
 
 /// An order that has been placed, and is not over.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlacedOrder {
+pub(crate) struct PlacedOrder {
     /// The URL of the server's directory.
-    pub directory: String,
+    pub(crate) directory: String,
     /// The URL of the order.
-    pub url: String,
+    pub(crate) url: String,
     /// The names that it is about.
-    pub names: BTreeSet<String>,
+    pub(crate) names: BTreeSet<String>,
     /// The key of its certificate, PKCS#8 in PEM.
-    pub key: String,
+    pub(crate) key: String,
 }
 
 impl std::fmt::Debug for PlacedOrder {
@@ -91,11 +116,11 @@ impl std::fmt::Debug for PlacedOrder {
 
 /// The folder.
 #[derive(Clone, Debug)]
-pub struct Store(PathBuf);
+pub(crate) struct Store(PathBuf);
 
 impl Store {
     /// The folder at `path`, which is made when something is written.
-    pub fn new(path: &Path) -> Self {
+    pub(crate) fn new(path: &Path) -> Self {
         Self(path.to_owned())
     }
 
@@ -104,7 +129,7 @@ impl Store {
     /// # Errors
     ///
     /// The file cannot be read, or is no such key.
-    pub fn account_key(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+    pub(crate) fn account_key(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         let Some(text) = self.read(ACCOUNT_KEY)? else { return Ok(None) };
         let damaged = |error: String| StoreError::Damaged { path: self.0.join(ACCOUNT_KEY), error };
         let pem = pem::parse(text.as_slice()).map_err(|error| damaged(error.to_string()))?;
@@ -119,45 +144,49 @@ impl Store {
     /// # Errors
     ///
     /// The file cannot be written.
-    pub fn keep_account_key(&self, pkcs8: &[u8]) -> Result<(), StoreError> {
+    pub(crate) fn keep_account_key(&self, pkcs8: &[u8]) -> Result<(), StoreError> {
         self.write(ACCOUNT_KEY, pem::encode(&Pem::new(KEY_LABEL, pkcs8)).into_bytes())
     }
 
-    /// Sets the account's key aside: another one is made. Only the last one is kept.
+    /// Puts the account's key, which the server refuses, aside, and forgets all accounts with it.
     ///
     /// # Errors
     ///
-    /// The file cannot be renamed.
-    pub fn set_account_key_aside(&self) -> Result<(), StoreError> {
-        let path = self.0.join(ACCOUNT_KEY);
-        fs::rename(&path, self.0.join(OLD_ACCOUNT_KEY)).map_err(|error| StoreError::Read { path, error })
+    /// A file cannot be renamed or removed.
+    pub(crate) fn put_account_key_aside(&self) -> Result<(), StoreError> {
+        let (path, aside) = (self.0.join(ACCOUNT_KEY), self.0.join(format!("{ACCOUNT_KEY}.refused")));
+        self.remove(ACCOUNTS)?;
+        match std::fs::rename(&path, aside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::Read { path, error }),
+            _ => Ok(()),
+        }
     }
 
-    /// The account at this directory; `None` if there is none, or only one elsewhere.
+    /// The account at this directory.
     ///
     /// # Errors
     ///
     /// The file cannot be read.
-    pub fn account(&self, directory: &str) -> Result<Option<Account>, StoreError> {
-        Ok(self.read_json::<Account>(ACCOUNT)?.filter(|account| account.directory == directory))
+    pub(crate) fn account(&self, directory: &str) -> Result<Option<Account>, StoreError> {
+        Ok(self.accounts()?.remove(directory))
     }
 
-    /// Keeps the account.
+    /// Keeps the account at this directory; `None` for one that the server no longer knows.
     ///
     /// # Errors
     ///
     /// The file cannot be written.
-    pub fn keep_account(&self, account: &Account) -> Result<(), StoreError> {
-        self.write_json(ACCOUNT, account)
+    pub(crate) fn keep_account(&self, directory: &str, account: Option<&Account>) -> Result<(), StoreError> {
+        let mut accounts = self.accounts()?;
+        match account {
+            Some(account) => accounts.insert(directory.to_owned(), account.clone()),
+            None => accounts.remove(directory),
+        };
+        self.write_json(ACCOUNTS, &accounts)
     }
 
-    /// Forgets the account, which the server no longer knows.
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be removed.
-    pub fn forget_account(&self) -> Result<(), StoreError> {
-        self.remove(ACCOUNT)
+    fn accounts(&self) -> Result<BTreeMap<String, Account>, StoreError> {
+        Ok(self.read_json(ACCOUNTS)?.unwrap_or_default())
     }
 
     /// The order under way for these names.
@@ -165,7 +194,7 @@ impl Store {
     /// # Errors
     ///
     /// The file cannot be read.
-    pub fn order(&self, directory: &str, names: &BTreeSet<String>) -> Result<Option<PlacedOrder>, StoreError> {
+    pub(crate) fn order(&self, directory: &str, names: &BTreeSet<String>) -> Result<Option<PlacedOrder>, StoreError> {
         let order = self.read_json::<PlacedOrder>(ORDER)?;
         Ok(order.filter(|order| order.directory == directory && order.names == *names))
     }
@@ -175,7 +204,7 @@ impl Store {
     /// # Errors
     ///
     /// The file cannot be written.
-    pub fn keep_order(&self, order: &PlacedOrder) -> Result<(), StoreError> {
+    pub(crate) fn keep_order(&self, order: &PlacedOrder) -> Result<(), StoreError> {
         self.write_json(ORDER, order)
     }
 
@@ -184,7 +213,7 @@ impl Store {
     /// # Errors
     ///
     /// The file cannot be removed.
-    pub fn forget_order(&self) -> Result<(), StoreError> {
+    pub(crate) fn forget_order(&self) -> Result<(), StoreError> {
         self.remove(ORDER)
     }
 
@@ -193,18 +222,107 @@ impl Store {
     /// # Errors
     ///
     /// The file cannot be read.
-    pub fn certificate(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
-        self.read(CERTIFICATE)
+    pub(crate) fn certificate(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        self.read(AcmeState::CERTIFICATE)
     }
 
-    /// Replaces the certificate in use.
+    /// Replaces the certificate in use: its chain, its key.
     ///
     /// # Errors
     ///
     /// The file cannot be written.
-    pub fn keep_certificate(&self, chain: &str, key: &str) -> Result<(), StoreError> {
-        let (chain, key) = (chain.trim_end(), key.trim_end());
-        self.write(CERTIFICATE, format!("{chain}\n{key}\n").into_bytes())
+    pub(crate) fn keep_certificate(&self, pem: Vec<u8>) -> Result<(), StoreError> {
+        self.write(AcmeState::CERTIFICATE, pem)
+    }
+
+    /// Where the certificate in use was ordered.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    pub(crate) fn issued(&self) -> Result<Option<Ordered>, StoreError> {
+        self.read_json(ISSUED)
+    }
+
+    /// Keeps where the certificate in use was ordered.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
+    pub(crate) fn keep_issued(&self, ordered: &Ordered) -> Result<(), StoreError> {
+        self.write_json(ISSUED, ordered)
+    }
+
+    /// Where an order has succeeded on trial.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    pub(crate) fn tried(&self) -> Result<Option<Ordered>, StoreError> {
+        self.read_json(TRIED)
+    }
+
+    /// Keeps where an order has succeeded on trial.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
+    pub(crate) fn keep_tried(&self, ordered: &Ordered) -> Result<(), StoreError> {
+        self.write_json(TRIED, ordered)
+    }
+
+    /// The orders that have failed in a row.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    pub(crate) fn failures(&self) -> Result<Option<Failures>, StoreError> {
+        self.read_json(FAILURES)
+    }
+
+    /// Keeps the orders that have failed in a row; `None` if the last one has not.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written or removed.
+    pub(crate) fn keep_failures(&self, failures: Option<&Failures>) -> Result<(), StoreError> {
+        match failures {
+            Some(failures) => self.write_json(FAILURES, failures),
+            None => self.remove(FAILURES),
+        }
+    }
+
+    /// Makes the folders, which only their owner may open. In its sandbox, a gate cannot.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be made.
+    pub(crate) fn make_folders(&self) -> io::Result<()> {
+        for file in [AcmeState::CERTIFICATE, LOCK] {
+            let folder = self.0.join(file);
+            let folder = folder.parent().unwrap_or(&self.0);
+            // The sandbox has no system call that would find it there.
+            if folder.is_dir() {
+                continue;
+            }
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        }
+        Ok(())
+    }
+
+    /// Locks the folder for this process, until the value is dropped; `None` as long as another process has it.
+    ///
+    /// # Errors
+    ///
+    /// The lock's file cannot be made.
+    pub(crate) fn lock(&self) -> io::Result<Option<File>> {
+        self.make_folders()?;
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(self.0.join(LOCK))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(file)),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn read(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
@@ -257,10 +375,11 @@ mod tests {
         assert!(store.account_key().expect("none").is_none() && store.certificate().expect("none").is_none());
         store.keep_account_key(&[7; 48]).expect("a key");
         assert_eq!(store.account_key().expect("a key").as_deref(), Some(&vec![7; 48]));
-        let account =
-            Account { directory: "https://a/dir".to_owned(), url: "https://a/1".to_owned(), contact: Vec::new() };
-        store.keep_account(&account).expect("an account");
-        assert_eq!(store.account("https://a/dir").expect("an account"), Some(account));
+        let at_a = Account { url: "https://a/1".to_owned(), contact: Some("mailto:me@home.example".to_owned()) };
+        store.keep_account("https://a/dir", Some(&at_a)).expect("an account");
+        store.keep_account("https://b/dir", Some(&Account { contact: None, ..at_a.clone() })).expect("another one");
+        store.keep_account("https://b/dir", None).expect("it is forgotten");
+        assert_eq!(store.account("https://a/dir").expect("an account"), Some(at_a));
         assert_eq!(store.account("https://b/dir").expect("none there"), None);
         let names = BTreeSet::from(["nas.home.example".to_owned()]);
         let (directory, url, key) = ("https://a/dir".to_owned(), "https://a/o/1".to_owned(), "a key".to_owned());
@@ -271,12 +390,22 @@ mod tests {
         store.forget_order().expect("it is over");
         store.forget_order().expect("it is over already");
         assert_eq!(store.order("https://a/dir", &names).expect("none"), None);
-        store.keep_certificate("chain\n\n", "key").expect("a certificate");
+        store.keep_certificate(b"chain\nkey\n".to_vec()).expect("a certificate");
         assert_eq!(store.certificate().expect("it").as_deref().map(Vec::as_slice), Some(&b"chain\nkey\n"[..]));
         let mode = |path: &Path| path.metadata().expect("it is there").permissions().mode() & 0o777;
-        assert_eq!(mode(&folder.path().join("acme")), 0o700);
-        for file in std::fs::read_dir(folder.path().join("acme")).expect("the folder") {
-            assert_eq!(mode(&file.expect("a file").path()), 0o600);
+        let lock = store.lock().expect("a lock");
+        assert!(lock.is_some() && store.lock().expect("it is locked").is_none());
+        drop(lock);
+        assert!(store.lock().expect("a lock").is_some());
+        store.put_account_key_aside().expect("it is put aside");
+        assert!(store.account_key().expect("none").is_none());
+        for name in ["acme", "acme/account", "acme/live"] {
+            assert_eq!(mode(&folder.path().join(name)), 0o700, "{name}");
+        }
+        for name in ["account", "live"] {
+            for file in std::fs::read_dir(folder.path().join("acme").join(name)).expect("the folder") {
+                assert_eq!(mode(&file.expect("a file").path()), 0o600);
+            }
         }
     }
 
@@ -284,11 +413,12 @@ mod tests {
     fn damaged_file_is_named_with_the_remedy() {
         let folder = tempfile::tempdir().expect("a folder");
         let store = Store::new(folder.path());
+        store.make_folders().expect("folders");
         std::fs::write(folder.path().join(ORDER), "{").expect("a file");
         let error = store.order("", &BTreeSet::new()).expect_err("it is damaged").to_string();
         assert!(error.contains("order.json is damaged") && error.contains("remove it"), "{error}");
         std::fs::write(folder.path().join(ACCOUNT_KEY), "-----BEGIN X-----\nAA==\n-----END X-----\n").expect("a file");
         let error = store.account_key().expect_err("no key").to_string();
-        assert!(error.contains("account-key.pem is damaged (it holds a X)"), "{error}");
+        assert!(error.contains("account/key.pem is damaged (it holds a X)"), "{error}");
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::checked::{Config, RouteMode};
+use super::checked::{CertificateSource, Config, RouteMode};
 pub use crate::model::expiry::{Expiry, Kind};
 use crate::model::identity::Identity;
 
@@ -12,7 +12,8 @@ pub fn expiries(config: &Config) -> Vec<Expiry> {
     let mut all = Vec::new();
     for route in &config.routes {
         let RouteMode::Terminate(terminate) = &route.mode else { continue };
-        if let Some(leaf) = terminate.certificate.certified_key.cert.first()
+        if terminate.certificate.source != CertificateSource::Temporary
+            && let Some(leaf) = terminate.certificate.certified_key.cert.first()
             && let Ok(leaf) = Identity::from_certificate(leaf, false)
         {
             let name = terminate.certificate.chain_file.display().to_string();

@@ -1,5 +1,7 @@
 //! The file of a private key: a path, or a credential that a service manager hands over.
 
+use std::path::PathBuf;
+
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
@@ -35,6 +37,31 @@ pub(super) fn read_key(text: &Text, report: &mut Report) -> Option<NamedFile> {
         (path, Some(bytes)) => Some(NamedFile { path, bytes, owner: 0, mode: 0o400 }),
         (path, None) => read_at(path, text, report),
     }
+}
+
+/// Reads a file that holds one line with a secret, or reports why not.
+pub(super) fn read_line(text: &Text, files: &mut Vec<PathBuf>, report: &mut Report) -> Option<String> {
+    let file = read_key(text, report)?;
+    if file.is_world_readable() {
+        report.warn(
+            &text.place,
+            format!(
+                "every user of this machine may read {0}, which holds a secret: chmod 600 {0}",
+                file.path.display()
+            ),
+        );
+    }
+    let line = std::str::from_utf8(&file.bytes).ok().map(str::trim).filter(|line| !line.is_empty());
+    let Some(line) = line.filter(|line| line.lines().count() == 1) else {
+        report.error(
+            &text.place,
+            format!("{} does not hold one line of text", file.path.display()),
+            "put the secret into it, and nothing else",
+        );
+        return None;
+    };
+    files.push(file.path.clone());
+    Some(line.to_owned())
 }
 
 /// Why there is no credential of this name.

@@ -21,6 +21,7 @@ use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use toml::de::DeTable;
 
@@ -150,6 +151,31 @@ pub fn load_notify(file: &Path) -> Result<(checked::Notify, checked::SandboxMode
         report.finish()?;
         notify.zip(sandbox).ok_or_else(|| ConfigErrors::new(Vec::new()))
     })
+}
+
+/// Reads what the process that orders public certificates has to know, and `sandbox.mode`: no key of the gate.
+///
+/// # Errors
+/// As [`load_control`].
+pub fn load_acme(file: &Path) -> Result<(Option<Arc<checked::Acme>>, checked::SandboxMode), ConfigErrors> {
+    read_document(&text_of(file)?, file, &everything(), |document, report| {
+        report.credentials = Credentials::of_service();
+        let raw = Raw::read(document, report);
+        let (acme, sandbox) = (check::acme::check_alone(&raw, report), check::sandbox_mode(&raw.sandbox, report));
+        report.finish()?;
+        sandbox.map(|sandbox| (acme, sandbox)).ok_or_else(|| ConfigErrors::new(Vec::new()))
+    })
+}
+
+/// Reads a certificate and its key from the contents of one file, and the host names that it is for.
+///
+/// # Errors
+/// In words, why the gate cannot use it.
+pub(crate) fn one_file_certificate(
+    path: &Path,
+    contents: &[u8],
+) -> Result<(Arc<checked::Certificate>, Vec<String>), String> {
+    check::one_file_certificate(path, contents)
 }
 
 /// Reads the section `[history]` alone.

@@ -1,5 +1,6 @@
 //! The configuration as it was written: every key known and of the right kind, no value looked at.
 
+mod acme;
 mod backend_tls;
 mod health;
 mod route;
@@ -9,6 +10,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+pub(super) use self::acme::{RawAcme, RawEab};
 pub(super) use self::backend_tls::RawBackendTls;
 pub(super) use self::health::RawHealth;
 pub(super) use self::route::{RawRoute, RawWake};
@@ -55,6 +57,8 @@ pub(super) struct RawListener {
 pub(super) struct RawCertificate {
     pub(super) chain: Given<String>,
     pub(super) key: Given<String>,
+    /// In `[certificate]` only.
+    pub(super) acme: Given<RawAcme>,
 }
 
 /// `[client_auth]` or `[route.client_auth]`
@@ -169,7 +173,7 @@ impl Raw {
             listeners: root
                 .tables("listener", report)
                 .map(|tables| tables.into_iter().map(|table| RawListener::read(table, report)).collect()),
-            certificate: root.table("certificate", RawCertificate::read, report),
+            certificate: root.table("certificate", RawCertificate::read_default, report),
             client_auth: root.table("client_auth", RawClientAuth::read, report),
             groups: root
                 .table("groups", |table, report| table.lists("\"alice-phone\"", report), report)
@@ -226,10 +230,16 @@ impl RawListener {
 }
 
 impl RawCertificate {
+    fn read_default(mut table: Table<'_>, report: &mut Report) -> Self {
+        let acme = table.table("acme", RawAcme::read, report);
+        Self { acme, ..Self::read(table, report) }
+    }
+
     pub(super) fn read(mut table: Table<'_>, report: &mut Report) -> Self {
         let raw = Self {
             chain: table.text("chain", "\"pki/server.pem\"", report),
             key: table.text("key", "\"pki/server-key.pem\"", report),
+            acme: Given::Absent,
         };
         table.close(report);
         raw

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::channel::{Channel, pair};
 use super::child::{channel_at_stdin, ignore_signals};
-use super::notifiers::{Notifiers, Starter};
+use super::helpers::{Helpers, Starter};
 use super::requests::{FromLauncher, OF_ONE_PROCESS, ToLauncher};
 use super::taken::VARIABLE;
 
@@ -97,7 +97,7 @@ impl Launcher {
         Ok(Connected { channel: Channel::new(self.end)?, child: Some(self.child) })
     }
 
-    /// What has it start notifiers. Must be called within a tokio runtime.
+    /// What has it start helpers. Must be called within a tokio runtime.
     pub(crate) fn starter(&self) -> io::Result<Starter> {
         Ok(Starter::new(Channel::new(self.end.try_clone()?)?))
     }
@@ -194,9 +194,9 @@ async fn serve(channel: &Channel, program: &Path, arguments: &[OsString]) -> io:
     let _ignored = ignore_signals()?;
     let mut children = signal(SignalKind::child())?;
     let (mut running, mut stderr) = (None::<Running>, None);
-    let mut notifiers = Notifiers::new(program, arguments);
+    let mut helpers = Helpers::new(program, arguments);
     loop {
-        let due = notifiers.due();
+        let due = helpers.due();
         tokio::select! {
             message = channel.receive() => match message? {
                 Some((ToLauncher::Stderr, descriptor)) => stderr = descriptor,
@@ -216,8 +216,8 @@ async fn serve(channel: &Channel, program: &Path, arguments: &[OsString]) -> io:
                         let _ = running.child.kill();
                     }
                 }
-                Some((ToLauncher::Notifier { receiver }, Some(stdin))) => notifiers.start(receiver, stdin),
-                Some((ToLauncher::Start | ToLauncher::Notifier { .. } | ToLauncher::Release, _)) => return Ok(()),
+                Some((ToLauncher::Helper { kind }, Some(stdin))) => helpers.start(kind, stdin),
+                Some((ToLauncher::Start | ToLauncher::Helper { .. } | ToLauncher::Release, _)) => return Ok(()),
                 None => {
                     // The gate has ended before the other process could take over.
                     if let Some(running) = &mut running {
@@ -229,7 +229,7 @@ async fn serve(channel: &Channel, program: &Path, arguments: &[OsString]) -> io:
             _ = children.recv() => {}
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
         }
-        notifiers.look_after();
+        helpers.look_after();
         if let Some(child) = &mut running
             && let Some(status) = child.child.try_wait()?
             && let Some(running) = running.take()

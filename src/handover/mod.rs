@@ -10,7 +10,8 @@
 //! ```
 //!
 //! The *launcher* is a small process that `doorward run` starts before it has read anything. It can start the program that
-//! its own file is, with the arguments of this run, as a gate or as a notifier (`[notify]`), and nothing else. So the gate itself
+//! its own file is, with the arguments of this run, as a gate, as a notifier (`[notify]`) or as the ACME agent
+//! (`[certificate.acme]`), and nothing else. So the gate itself
 //! never executes a file, and a sandbox that it enters does not bind the new process.
 //!
 //! Until `Committed` the old gate serves as before, whatever the new one does. Afterwards the channel carries requests of the
@@ -18,18 +19,18 @@
 
 mod channel;
 mod child;
+mod helpers;
 mod launcher;
 mod messages;
-mod notifiers;
 mod requests;
 mod taken;
 
 pub(crate) use self::channel::{Channel, pair};
 pub(crate) use self::child::{channel_at_stdin, ignore_signals};
+pub(crate) use self::helpers::Starter;
 pub(crate) use self::launcher::{Connected, LaunchError, Launched};
 pub use self::launcher::{Launcher, Unavailable, launcher};
 pub(crate) use self::messages::{Counters, Penalty, Process, State, ToPredecessor, ToSuccessor, Told};
-pub(crate) use self::notifiers::Starter;
-pub use self::requests::ReceiverKind;
+pub use self::requests::{HelperKind, ReceiverKind};
 pub(crate) use self::taken::Predecessor;
 pub use self::taken::{HandOver, Taken, TakenListener};

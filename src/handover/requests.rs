@@ -17,8 +17,8 @@ pub(super) enum ToLauncher {
     Kill,
     /// It stays, and the launcher ends: the process becomes a child of the service manager.
     Release,
-    /// Start a notifier for a receiver, with the descriptor as its stdin. There is no answer: it speaks for itself there.
-    Notifier { receiver: ReceiverKind },
+    /// Start a helper, with the descriptor as its stdin. There is no answer: it speaks for itself there.
+    Helper { kind: HelperKind },
 }
 
 /// An answer of the launcher.
@@ -33,6 +33,27 @@ pub(super) enum FromLauncher {
     Ended { status: String, error: Option<String> },
 }
 
+/// A process beside the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HelperKind {
+    /// It sends messages to the owner.
+    Notifier(ReceiverKind),
+    /// It orders public certificates.
+    AcmeAgent,
+}
+
+impl HelperKind {
+    /// The command that it is started with.
+    pub(super) const fn command(self) -> &'static [&'static str] {
+        match self {
+            Self::Notifier(ReceiverKind::Webhook) => &["notifier", "--receiver", "webhook"],
+            Self::Notifier(ReceiverKind::Command) => &["notifier", "--receiver", "command"],
+            Self::AcmeAgent => &["acme-agent"],
+        }
+    }
+}
+
 /// What a notifier delivers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -41,14 +62,4 @@ pub enum ReceiverKind {
     Webhook,
     /// `notify.command`.
     Command,
-}
-
-impl ReceiverKind {
-    /// Its word on the command line of a notifier.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Webhook => "webhook",
-            Self::Command => "command",
-        }
-    }
 }

@@ -3,7 +3,7 @@
 use aws_lc_rs::digest::{Context, SHA256};
 
 use crate::config::checked::{
-    Allow, Certificate, CipherStrength, ClientAuth, DenyList, RevocationList, Terminate, TrustAnchor,
+    Allow, Certificate, CertificateSource, CipherStrength, ClientAuth, DenyList, RevocationList, Terminate, TrustAnchor,
 };
 use crate::model::identity::{Serial, Sha256};
 
@@ -21,8 +21,12 @@ pub(super) fn digest(route: &Terminate, strength: CipherStrength) -> Sha256 {
         starttls: _,
     } = route;
     let mut settings = Settings(Context::new(&SHA256));
-    let Certificate { chain_file: _, key_file: _, certified_key } = &**certificate;
-    settings.list(certified_key.cert.iter());
+    let Certificate { chain_file: _, key_file: _, certified_key, source } = &**certificate;
+    match source {
+        CertificateSource::Files => settings.list(certified_key.cert.iter()),
+        // It is replaced every few weeks, for no reason that concerns a client that holds a ticket.
+        CertificateSource::Acme | CertificateSource::Temporary => settings.value(b"acme"),
+    }
     settings.list(application_protocols.iter());
     settings.value(format!("{strength:?}").as_bytes());
     let Allow { any, unverified, selectors } = allow;

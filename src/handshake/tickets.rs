@@ -18,7 +18,8 @@
 //!
 //! What a resumed handshake does not repeat is the proof that the client holds its key, so each ticket contains the time of
 //! its end: twelve hours after that proof, or when its certificate expires. A renewed ticket keeps the end of the first.
-//! The gate does not show its certificate again, either, so that is in the digest.
+//! The gate does not show its certificate again, either, so that is in the digest. Of one that an ACME server issued, only that it
+//! is one: it is replaced every few weeks, and no client's rights change with it.
 //!
 //! The verdict alone would be right under any settings, so the digest can do without whatever it covers. It has the settings
 //! all the same, as a second barrier, except for what revocation lists contain. Lists are renewed on a schedule, and handed

@@ -11,6 +11,7 @@ pub mod keys;
 pub(crate) mod pem;
 pub mod public;
 mod signature;
+pub mod temporary;
 pub mod validation_errors;
 
 pub use archive::{Password, Profile, device_archive};

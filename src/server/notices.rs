@@ -10,7 +10,7 @@ use crate::config::checked::{Config, Notify};
 use crate::control::Context;
 use crate::explain::clock::Clock;
 use crate::gate::Gate;
-use crate::handover::{Channel, ReceiverKind, Starter, pair};
+use crate::handover::{Channel, HelperKind, ReceiverKind, Starter, pair};
 use crate::model::notice::NoticeOutcome;
 use crate::notify::{FromNotifier, LOOK_INTERVAL, Lasting, Notice, ToNotifier, Told};
 use crate::telemetry::log::Event;
@@ -110,7 +110,7 @@ async fn start(kind: ReceiverKind, starter: &Result<Starter, String>) -> Result<
     let starter = starter.as_ref().map_err(Clone::clone)?;
     let started = async {
         let (near, far) = pair()?;
-        starter.start(kind, far).await?;
+        starter.start(HelperKind::Notifier(kind), far).await?;
         Channel::new(near)
     };
     started.await.map_err(|error| format!("the process that sends messages could not be started: {error}"))

@@ -4,52 +4,62 @@ use rcgen::{KeyPair, SubjectPublicKeyInfo};
 use rustls::pki_types::pem::PemObject;
 use time::Duration;
 
+use crate::agent::{Home, NAMES, Outcome};
 use crate::common::pki::{Authority, Certified, days_from_now};
-use crate::direct::{Direct, NAMES};
 use crate::relay::{Answer, Fate};
 
 /// An attempt in which the server issues `chain`, made for the key that was ordered. Returns the words of its failure.
-async fn refused(
-    direct: &Direct,
-    what: &str,
-    chain: impl FnOnce(&SubjectPublicKeyInfo) -> String + Send + 'static,
-) -> String {
-    let file = direct.path("order.json");
+fn refused(home: &Home, what: &str, chain: impl FnOnce(&SubjectPublicKeyInfo) -> String + Send + 'static) -> String {
+    let file = home.path("account/order.json");
     let replace = move |answer: Answer| {
         let order: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
         let key = KeyPair::from_pem(order["key"].as_str().unwrap()).unwrap();
         let public = SubjectPublicKeyInfo::from_der(&rcgen::PublicKeyData::subject_public_key_info(&key)).unwrap();
         Answer { body: chain(&public).into(), ..answer }
     };
-    direct.relay.once("/certZ", 0, Fate::Change(Box::new(replace)));
-    match direct.attempt().await {
-        Err(failed) => failed.error,
-        Ok(_) => panic!("{what}: it was accepted"),
+    let mut replace = Some(replace);
+    let mut chain_text: Option<Vec<u8>> = None;
+    let shared = std::sync::Arc::new(std::sync::Mutex::new((replace.take(), chain_text.take())));
+    home.relay.rule(move |asked, _| {
+        let shared = std::sync::Arc::clone(&shared);
+        if asked.kind != "/certZ" {
+            return Fate::Pass;
+        }
+        Fate::Change(Box::new(move |answer| {
+            let mut shared = shared.lock().unwrap();
+            if let Some(replace) = shared.0.take() {
+                shared.1 = Some(replace(answer.clone()).body);
+            }
+            Answer { body: shared.1.clone().unwrap(), ..answer }
+        }))
+    });
+    match home.attempt() {
+        Outcome::Failed(failed) => failed.error,
+        other => panic!("{what}: {other:?}"),
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn certificate_that_does_not_fit_is_not_used() {
-    let direct = Direct::new();
+#[test]
+fn certificate_that_does_not_fit_is_not_used() {
+    let home = Home::new();
     let root = || Authority::new("Another root");
-    let garbage = refused(&direct, "garbage", |_| "<html>".to_owned()).await;
+    let garbage = refused(&home, "garbage", |_| "<html>".to_owned());
     assert!(garbage.contains("cannot be read: there is none"), "{garbage}");
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    let error = refused(&direct, "broken", |_| broken.to_owned()).await;
+    let error = refused(&home, "broken", |_| broken.to_owned());
     assert!(error.contains("cannot be read"), "{error}");
-    let error = refused(&direct, "half", |_| broken.replace("-----END CERTIFICATE-----\n", "")).await;
+    let error = refused(&home, "half", |_| broken.replace("-----END CERTIFICATE-----\n", ""));
     assert!(error.contains("cannot be read"), "{error}");
 
-    let error =
-        refused(&direct, "another key", move |_| root().issue(Certified::for_servers(&NAMES)).chain_pem()).await;
+    let error = refused(&home, "another key", move |_| root().issue(Certified::for_servers(&NAMES)).chain_pem());
     assert!(error.contains("another key"), "{error}");
     let one = move |key: &SubjectPublicKeyInfo| root().certify(Certified::for_servers(&NAMES[..1]), key);
-    let error = refused(&direct, "one name less", one).await;
+    let error = refused(&home, "one name less", one);
     assert!(error.contains("is not for photos.home.example"), "{error}");
     let other = |key: &SubjectPublicKeyInfo| {
         Authority::new("x").certify(Certified::for_servers(&["nas.example", "*.home.example"]), key)
     };
-    let error = refused(&direct, "other names", other).await;
+    let error = refused(&home, "other names", other);
     assert!(error.contains("is not for nas.home.example"), "{error}");
 
     let expired = |key: &SubjectPublicKeyInfo| {
@@ -57,13 +67,13 @@ async fn certificate_that_does_not_fit_is_not_used() {
         (params.not_before, params.not_after) = (days_from_now(-90), days_from_now(-1));
         Authority::new("x").certify(params, key)
     };
-    let error = refused(&direct, "expired", expired).await;
+    let error = refused(&home, "expired", expired);
     assert!(error.contains("has expired already"), "{error}");
     let wrong_chain = |key: &SubjectPublicKeyInfo| {
         let certificate = Authority::new("One").certify(Certified::for_servers(&NAMES), key);
         certificate + Authority::new("Another").pem()
     };
-    let error = refused(&direct, "wrong chain", wrong_chain).await;
+    let error = refused(&home, "wrong chain", wrong_chain);
     assert!(error.contains("do not fit together"), "{error}");
     let for_clients = |key: &SubjectPublicKeyInfo| {
         let authority = Authority::new("One");
@@ -71,18 +81,18 @@ async fn certificate_that_does_not_fit_is_not_used() {
         params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
         authority.certify(params, key) + authority.pem()
     };
-    let error = refused(&direct, "for clients", for_clients).await;
+    let error = refused(&home, "for clients", for_clients);
     assert!(error.contains("do not fit together"), "{error}");
 
     // None of these orders is of use, and the next one is placed anew.
-    assert!(!direct.has_order());
-    assert!(!direct.path("certificate.pem").exists());
-    direct.order().await;
+    assert!(!home.has_order());
+    assert!(!home.path("live/certificate.pem").exists());
+    home.order();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn certificate_of_a_later_day_keeps_its_order_until_the_clock_is_right() {
-    let direct = Direct::new();
+#[test]
+fn certificate_of_a_later_day_keeps_its_order_until_the_clock_is_right() {
+    let home = Home::new();
     let later = |distance: Duration| {
         move |key: &SubjectPublicKeyInfo| {
             let authority = Authority::new("One");
@@ -91,16 +101,16 @@ async fn certificate_of_a_later_day_keeps_its_order_until_the_clock_is_right() {
             authority.certify(params, key) + authority.pem()
         }
     };
-    let error = refused(&direct, "tomorrow", later(Duration::DAY)).await;
+    let error = refused(&home, "tomorrow", later(Duration::DAY));
     assert!(error.contains("not valid yet: is this machine's clock right?"), "{error}");
-    assert!(direct.has_order());
-    direct.relay.pass();
-    direct.order().await;
-    assert_eq!(direct.pebble.orders(), 1);
+    assert!(home.has_order());
+    home.relay.pass();
+    home.order();
+    assert_eq!(home.pebble.orders(), 1);
     // A clock that is a few minutes behind is no reason.
-    let file = direct.path("order.json");
+    let file = home.path("account/order.json");
     let soon = later(Duration::minutes(10));
-    direct.relay.once(
+    home.relay.once(
         "/certZ",
         0,
         Fate::Change(Box::new(move |answer| {
@@ -110,15 +120,15 @@ async fn certificate_of_a_later_day_keeps_its_order_until_the_clock_is_right() {
             Answer { body: soon(&public).into(), ..answer }
         })),
     );
-    direct.order().await;
+    home.order();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_but_certificates_is_kept_of_what_a_server_sends() {
-    let direct = Direct::new();
+#[test]
+fn nothing_but_certificates_is_kept_of_what_a_server_sends() {
+    let home = Home::new();
     let key = KeyPair::generate().unwrap().serialize_pem();
     let text = format!("# a comment\n{key}");
-    direct.relay.once(
+    home.relay.once(
         "/certZ",
         0,
         Fate::Change(Box::new(move |answer| {
@@ -126,9 +136,9 @@ async fn nothing_but_certificates_is_kept_of_what_a_server_sends() {
             Answer { body, ..answer }
         })),
     );
-    let issued = direct.order().await;
-    assert!(!issued.chain.contains("PRIVATE KEY") && !issued.chain.contains('#'), "{}", issued.chain);
-    let file = std::fs::read(direct.path("certificate.pem")).unwrap();
-    let keys: Vec<_> = rustls::pki_types::PrivateKeyDer::pem_slice_iter(&file).collect();
+    home.order();
+    let file = std::fs::read_to_string(home.path("live/certificate.pem")).unwrap();
+    assert!(!file.contains('#'), "{file}");
+    let keys: Vec<_> = rustls::pki_types::PrivateKeyDer::pem_slice_iter(file.as_bytes()).collect();
     assert_eq!(keys.len(), 1);
 }

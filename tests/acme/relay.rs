@@ -3,9 +3,14 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use http_body_util::BodyExt;
+use hyper::body::Bytes;
+use hyper::{Request, Response};
+use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConnection, StreamOwned};
@@ -100,6 +105,8 @@ struct State {
 /// The relay.
 pub(crate) struct Relay {
     folder: TempDir,
+    server: SocketAddr,
+    upstream: Arc<ClientConfig>,
     backend: Backend,
     state: Arc<State>,
 }
@@ -116,15 +123,15 @@ impl Relay {
         let upstream = Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth());
         let config = Arc::new(tls_backend::server(&https));
         let state = Arc::<State>::default();
-        let shared = Arc::clone(&state);
+        let (shared, again) = (Arc::clone(&state), Arc::clone(&upstream));
         let backend = Backend::serve("127.0.0.1:0", move |stream, _| {
             let Ok(own) = stream.try_clone() else { return };
             let _ = own.set_read_timeout(Some(DEADLINE));
             let Ok(tls) = ServerConnection::new(Arc::clone(&config)) else { return };
             // A client that hangs up is none of the relay's business.
-            let _ = shared.handle(StreamOwned::new(tls, own), server, &upstream);
+            let _ = shared.handle(StreamOwned::new(tls, own), server, &again);
         });
-        Self { folder, backend, state }
+        Self { folder, server, upstream, backend, state }
     }
 
     /// The URL of the directory.
@@ -135,6 +142,11 @@ impl Relay {
     /// A file with the authority of its HTTPS.
     pub(crate) fn authority(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
+    }
+
+    /// A client of the server itself, which takes it for the relay.
+    pub(crate) fn client(&self) -> impl HttpClient + use<> {
+        Past { server: self.server, upstream: Arc::clone(&self.upstream) }
     }
 
     /// From now on `rule` decides what becomes of each request, given how many of its kind there were before since now.
@@ -166,6 +178,39 @@ impl Relay {
     /// How many of them were of this kind.
     pub(crate) fn count(&self, kind: &str) -> usize {
         self.asked().iter().filter(|asked| asked.kind == kind).count()
+    }
+}
+
+/// Goes past the relay.
+struct Past {
+    server: SocketAddr,
+    upstream: Arc<ClientConfig>,
+}
+
+impl HttpClient for Past {
+    fn request(
+        &self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, instant_acme::Error>> + Send>> {
+        let (server, upstream) = (self.server, Arc::clone(&self.upstream));
+        Box::pin(async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            let url = parts.uri;
+            let mut head =
+                format!("{} {} HTTP/1.1\r\nHost: {}\r\n", parts.method, url.path(), url.authority().unwrap());
+            for (name, value) in &parts.headers {
+                head += &format!("{name}: {}\r\n", value.to_str().unwrap());
+            }
+            head += &format!("Content-Length: {}\r\n\r\n", body.len());
+            let answer = forward(&head, &body, server, &upstream).unwrap();
+            let mut response = Response::builder().status(answer.status);
+            for (name, value) in &answer.headers {
+                response = response.header(name, value);
+            }
+            let (parts, ()) = response.body(()).unwrap().into_parts();
+            Ok(BytesResponse { parts, body: Box::new(Bytes::from(answer.body)) })
+        })
     }
 }
 

@@ -1,7 +1,8 @@
 //! `[certificate]` and `[route.certificate]`: the certificate the gate shows, and its key.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
@@ -11,7 +12,7 @@ use rustls::{Error as TlsError, InconsistentKeys};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{date, now};
-use crate::config::checked::Certificate;
+use crate::config::checked::{Certificate, CertificateSource};
 use crate::config::credentials::credential_name;
 use crate::config::files::{self, NamedFile, Pem, Wanted};
 use crate::config::key_file;
@@ -19,7 +20,7 @@ use crate::config::raw::RawCertificate;
 use crate::config::report::{At, Place, Problem, Report, Text};
 use crate::model::identity::{Identity, key, text};
 use crate::model::names::{ServerNamePattern, is_wildcard_too_wide};
-use crate::pki::{has_signed, public};
+use crate::pki::{has_signed, public, temporary};
 
 /// A certificate and what its lints need to know of it.
 #[derive(Clone)]
@@ -101,9 +102,54 @@ pub(super) fn check(At { value: raw, place }: &At<RawCertificate>, report: &mut 
             chain_file: chain_file.path,
             key_file,
             certified_key: Arc::new(certified_key),
+            source: CertificateSource::Files,
         }),
         dns_names: identity.dns_names.iter().map(|name| name.to_ascii_lowercase()).collect(),
     })
+}
+
+/// Reads a certificate and its key that are in one file.
+///
+/// # Errors
+/// In words, why it cannot be used.
+pub(super) fn of_one_file(file: &NamedFile) -> Result<Loaded, String> {
+    let pem = Pem::parse(file).map_err(|problem| problem.message)?;
+    let chain: Vec<_> = pem.of(SectionKind::Certificate).into_iter().map(CertificateDer::from).collect();
+    let key = pem.keys().pop().ok_or("it has no private key")?;
+    let key = aws_lc_rs::sign::any_supported_type(&key).map_err(|error| error.to_string())?;
+    let leaf = chain.first().ok_or("it has no certificate")?;
+    let dns_names = Identity::from_certificate(leaf, false).map_err(|_| "it is damaged")?.dns_names;
+    let certified_key = fit(chain, key).map_err(|problem| problem.message)?;
+    Ok(loaded(&file.path, certified_key, &dns_names, CertificateSource::Acme))
+}
+
+/// A certificate for these names that is signed by itself, in place of the one that is not at `path` yet. It is made once, so that
+/// a reload does not change it.
+///
+/// # Errors
+/// It cannot be made.
+pub(super) fn temporary(names: &BTreeSet<String>, path: &Path) -> Result<Loaded, String> {
+    static MADE: Mutex<Option<(BTreeSet<String>, Loaded)>> = Mutex::new(None);
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, loaded)) =
+        made.as_ref().filter(|(same, loaded)| same == names && loaded.certificate.chain_file == path)
+    {
+        return Ok(loaded.clone());
+    }
+    let names_list: Vec<String> = names.iter().cloned().collect();
+    let (certificate, key) = temporary::temporary(names_list.clone()).map_err(|error| error.to_string())?;
+    let key = aws_lc_rs::sign::any_supported_type(&key).map_err(|error| error.to_string())?;
+    let certified_key = CertifiedKey::new(vec![certificate], key);
+    let loaded = loaded(path, certified_key, &names_list, CertificateSource::Temporary);
+    *made = Some((names.clone(), loaded.clone()));
+    Ok(loaded)
+}
+
+fn loaded(path: &Path, certified_key: CertifiedKey, dns_names: &[String], source: CertificateSource) -> Loaded {
+    let certified_key = Arc::new(certified_key);
+    let certificate = Certificate { chain_file: path.to_owned(), key_file: path.to_owned(), certified_key, source };
+    let dns_names = dns_names.iter().map(|name| name.to_ascii_lowercase()).collect();
+    Loaded { certificate: Arc::new(certificate), dns_names }
 }
 
 /// Reads chain and key of a certificate that the gate shows as a client, and the files they are in.

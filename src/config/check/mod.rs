@@ -1,6 +1,7 @@
 //! Raw to checked: every value looked at, every file read, every mistake noted.
 
 mod access;
+pub(super) mod acme;
 mod anchors;
 mod backend_tls;
 mod backends;
@@ -26,13 +27,13 @@ mod trust;
 mod wake;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::checked::{
-    Banned, CanaryRoute, CipherStrength, ClientAuth, Config, Expectation, KernelTls, Limits, Log, LogFormat, LogOutput,
-    Metrics, SandboxMode, Timeouts,
+    Acme, Banned, CanaryRoute, Certificate, CipherStrength, ClientAuth, Config, Expectation, KernelTls, Limits, Log,
+    LogFormat, LogOutput, Metrics, SandboxMode, Timeouts,
 };
 use super::file_states::Seen;
 use super::raw::{Raw, RawLimits, RawLog, RawRoute, RawSandbox, RawTimeouts};
@@ -100,7 +101,8 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
     let listeners = listener::check(raw, report);
     let canaries = check_canaries(raw, report);
     let public_port = scalar(&raw.public_port, values::port, PUBLIC_PORT, report);
-    let (routes, expectations) = check_routes(raw, &listeners, report);
+    let (acme, certificate) = check_certificate(raw, report);
+    let (routes, expectations) = check_routes(raw, &listeners, certificate, report);
     let tickets = tickets::check(&raw.tickets, report);
     let timeouts = timeouts(&raw.timeouts, report);
     let limits = limits(&raw.limits, report);
@@ -121,6 +123,7 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
         routes: routes.into_iter().map(|checked| checked.route).collect(),
         canaries: canaries?,
         expectations,
+        acme: acme?,
         tickets: tickets?,
         timeouts: timeouts?,
         limits: limits?,
@@ -166,9 +169,36 @@ pub(super) fn sandbox_mode(raw: &RawSandbox, report: &mut Report) -> Option<Sand
     word(&raw.mode, modes, SandboxMode::Auto, report)
 }
 
-fn check_routes(raw: &Raw, listeners: &[listener::Checked], report: &mut Report) -> (Vec<Checked>, Vec<Expectation>) {
+/// The certificate of routes that have none of their own, and what is ordered.
+#[expect(clippy::option_option, reason = "none is right, and what is wrong is reported")]
+fn check_certificate(raw: &Raw, report: &mut Report) -> (Option<Option<Arc<Acme>>>, Option<Loaded>) {
+    let Some(default) = raw.certificate.value() else { return (Some(None), None) };
+    match &default.value.acme {
+        Given::Absent => (Some(None), certificate::check(default, report)),
+        Given::Refused => (None, None),
+        Given::Value(section) => match acme::check(default, raw, report) {
+            None => (None, None),
+            Some(acme) => {
+                let loaded = acme::load(&acme, &section.place, report);
+                (Some(Some(Arc::new(acme))), loaded)
+            }
+        },
+    }
+}
+
+/// Reads a certificate and its key from the contents of one file, and the host names that it is for.
+pub(super) fn one_file_certificate(path: &Path, contents: &[u8]) -> Result<(Arc<Certificate>, Vec<String>), String> {
+    let file = files::NamedFile { path: path.to_owned(), bytes: contents.to_vec(), owner: 0, mode: 0o600 };
+    certificate::of_one_file(&file).map(|loaded| (loaded.certificate, loaded.dns_names))
+}
+
+fn check_routes(
+    raw: &Raw,
+    listeners: &[listener::Checked],
+    certificate: Option<Loaded>,
+    report: &mut Report,
+) -> (Vec<Checked>, Vec<Expectation>) {
     // The defaults are checked even if no route uses them: a file that is named has to be right.
-    let certificate = raw.certificate.value().and_then(|default| certificate::check(default, report));
     let routes = raw.routes.as_deref().unwrap_or_default();
     let in_use = routes.iter().any(|route| route.client_auth.is_absent() && !is_passthrough(route));
     let client_auth = raw

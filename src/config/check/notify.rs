@@ -118,7 +118,7 @@ fn url(raw: &RawNotify, files: &mut Vec<PathBuf>, report: &mut Report) -> Option
             return None;
         }
         (Given::Value(text), Given::Absent) => (text.value.clone(), &text.place),
-        (Given::Absent, Given::Value(file)) => (line_of(file, files, report)?, &file.place),
+        (Given::Absent, Given::Value(file)) => (key_file::read_line(file, files, report)?, &file.place),
     };
     let url = report.taken(place, parse(&text))?;
     Some(Some(At { value: url, place: place.clone() }))
@@ -145,7 +145,7 @@ fn token(given: &Given<String>, files: &mut Vec<PathBuf>, report: &mut Report) -
         Given::Absent => return Some(None),
         Given::Value(text) => text,
     };
-    let token = line_of(text, files, report)?;
+    let token = key_file::read_line(text, files, report)?;
     if token.len() > LONGEST || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         report.error(
             &text.place,
@@ -155,31 +155,6 @@ fn token(given: &Given<String>, files: &mut Vec<PathBuf>, report: &mut Report) -
         return None;
     }
     Some(Some(Secret::new(token)))
-}
-
-/// The only line of a file that holds a secret.
-fn line_of(text: &Text, files: &mut Vec<PathBuf>, report: &mut Report) -> Option<String> {
-    let file = key_file::read_key(text, report)?;
-    if file.is_world_readable() {
-        report.warn(
-            &text.place,
-            format!(
-                "every user of this machine may read {0}, which holds a secret: chmod 600 {0}",
-                file.path.display()
-            ),
-        );
-    }
-    let line = std::str::from_utf8(&file.bytes).ok().map(str::trim).filter(|line| !line.is_empty());
-    let Some(line) = line.filter(|line| line.lines().count() == 1) else {
-        report.error(
-            &text.place,
-            format!("{} does not hold one line of text", file.path.display()),
-            "put the secret into it, and nothing else",
-        );
-        return None;
-    };
-    files.push(file.path.clone());
-    Some(line.to_owned())
 }
 
 fn trust(

@@ -4,7 +4,7 @@ use super::access::{self, Groups};
 use super::certificate::{self, Loaded};
 use super::client_auth;
 use super::{Checks, Mode, backend_tls, backends, health, name, protocols, wake};
-use crate::config::checked::{AllowEntry, CanaryRoute, Route, RouteMode, Terminate};
+use crate::config::checked::{AllowEntry, CanaryRoute, CertificateSource, Route, RouteMode, Terminate};
 use crate::config::raw::RawRoute;
 use crate::config::report::{At, Given, Place, Report, Text, quoted};
 use crate::config::{services, values};
@@ -301,7 +301,7 @@ fn terminate(
             None
         }
     };
-    if let Some(loaded) = &loaded {
+    if let Some(loaded) = loaded.as_ref().filter(|loaded| loaded.certificate.source == CertificateSource::Files) {
         let names: Vec<ServerNamePattern> = names.iter().map(|name| name.value.clone()).collect();
         certificate::warn_of_names(loaded, &names, &raw.place, report);
     }

@@ -28,6 +28,17 @@ pub enum HistoryFolder {
     Auto(PathBuf),
 }
 
+/// The state folder of the gate of `deploy/doorward.service`.
+pub(super) const STATE_OF_THE_SERVICE: &str = "/var/lib/doorward";
+
+/// A folder of this name in the first of these state folders (`StateDirectory=`, systemd.exec(5): several are parted by colons),
+/// else the one beside the configuration.
+pub(super) fn in_state_folder(state_folders: Option<&OsStr>, name: &str, beside: &Path) -> PathBuf {
+    let folder = state_folders.and_then(|folders| std::env::split_paths(folders).next());
+    let folder = folder.filter(|folder| folder.is_absolute());
+    folder.map_or_else(|| beside.to_owned(), |folder| folder.join(name))
+}
+
 impl HistoryFolder {
     /// Its default name.
     pub const NAME: &str = "history";
@@ -41,11 +52,7 @@ impl HistoryFolder {
         match self {
             Self::Off => None,
             Self::At(path) => Some(path.clone()),
-            Self::Auto(beside) => {
-                let folder = state_folders.and_then(|folders| std::env::split_paths(folders).next());
-                let folder = folder.filter(|folder| folder.is_absolute());
-                Some(folder.map_or_else(|| beside.clone(), |folder| folder.join(Self::NAME)))
-            }
+            Self::Auto(beside) => Some(in_state_folder(state_folders, Self::NAME, beside)),
         }
     }
 

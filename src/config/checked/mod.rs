@@ -1,5 +1,6 @@
 //! The configuration after every check: types that cannot hold a wrong value.
 
+mod acme;
 mod backend_tls;
 mod client_auth;
 mod control;
@@ -27,6 +28,7 @@ use crate::model::names::{Name, ServerName, ServerNamePattern};
 use crate::model::service::ServiceKind;
 use crate::model::starttls::Starttls;
 
+pub use acme::{Acme, AcmeDirectory, AcmeState, Challenge, Eab};
 pub use backend_tls::{BackendTls, BackendTrust, HeaderPlace, backend_name};
 pub use client_auth::{
     Allow, ClientAuth, ClientAuthMode, DenyList, ExpiredRevocationList, ExpiredSession, NewerList, RevocationCheck,
@@ -62,6 +64,8 @@ pub struct Config {
     pub canaries: Vec<CanaryRoute>,
     /// `[[expect]]`: what the policy is asserted to be.
     pub expectations: Vec<Expectation>,
+    /// `[certificate.acme]`.
+    pub acme: Option<Arc<Acme>>,
     /// `[tickets]`.
     pub tickets: Tickets,
     /// `[timeouts]`.
@@ -224,6 +228,19 @@ pub struct Certificate {
     pub key_file: PathBuf,
     /// Chain and key, as rustls wants them.
     pub certified_key: Arc<CertifiedKey>,
+    /// Where it is from.
+    pub source: CertificateSource,
+}
+
+/// Where a server certificate is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificateSource {
+    /// The owner's files.
+    Files,
+    /// An ACME server.
+    Acme,
+    /// It is made in memory and signed by itself, as long as an ACME server has not issued one.
+    Temporary,
 }
 
 /// Where a backend is.
@@ -422,6 +439,7 @@ impl Config {
         let mut files = BTreeSet::from([self.file.clone()]);
         files.extend(self.metrics.inventory.iter().map(|inventory| inventory.file.clone()));
         files.extend(self.notify.files.iter().cloned());
+        files.extend(self.acme.iter().flat_map(|acme| acme.files.iter().cloned()));
         files.extend(self.tickets.keys.iter().map(|key| key.file.clone()));
         for route in &self.routes {
             files.extend(route.backend_tls.iter().flat_map(|tls| tls.files.iter().cloned()));

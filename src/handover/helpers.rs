@@ -1,20 +1,19 @@
-//! Notifiers, as the launcher starts them: one for each receiver of `[notify]`, and again if one has ended unexpectedly.
+//! Processes beside the gate that do one thing for it, as the launcher starts them, and again if one has ended unexpectedly: one
+//! for each receiver of `[notify]`, and the ACME agent.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::channel::Channel;
-use super::requests::{OF_ONE_PROCESS, ReceiverKind, ToLauncher};
+use super::requests::{HelperKind, OF_ONE_PROCESS, ToLauncher};
 use super::taken::VARIABLE;
-
-/// The command that a notifier is started with.
-const COMMAND: &str = "notifier";
 
 /// The first delay before it is started again, which doubles with each end.
 const FIRST_DELAY: Duration = Duration::from_secs(1);
@@ -23,33 +22,33 @@ const LAST_DELAY: Duration = Duration::from_secs(300);
 /// One that has run so long was all right.
 const STEADY: Duration = Duration::from_secs(600);
 
-/// Has the launcher start notifiers.
-#[derive(Debug)]
-pub(crate) struct Starter(Channel);
+/// Has the launcher start helpers.
+#[derive(Clone, Debug)]
+pub(crate) struct Starter(Arc<Channel>);
 
 impl Starter {
-    pub(super) const fn new(channel: Channel) -> Self {
-        Self(channel)
+    pub(super) fn new(channel: Channel) -> Self {
+        Self(Arc::new(channel))
     }
 
-    /// Starts a notifier with `stdin` in the place of the one for the same receiver, which ends when its channel is closed.
-    pub(crate) async fn start(&self, receiver: ReceiverKind, stdin: OwnedFd) -> io::Result<()> {
-        self.0.send(&ToLauncher::Notifier { receiver }, Some(stdin.as_fd())).await
+    /// Starts a helper with `stdin` in the place of the one of the same kind, which ends when its channel is closed.
+    pub(crate) async fn start(&self, kind: HelperKind, stdin: OwnedFd) -> io::Result<()> {
+        self.0.send(&ToLauncher::Helper { kind }, Some(stdin.as_fd())).await
     }
 }
 
-/// The notifiers of a launcher.
-pub(super) struct Notifiers {
+/// The helpers of a launcher.
+pub(super) struct Helpers {
     program: PathBuf,
     /// Of the gate, behind its command.
     arguments: Vec<OsString>,
-    running: Vec<Notifier>,
+    running: Vec<Helper>,
     /// Those that were replaced and have not ended yet.
     replaced: Vec<Child>,
 }
 
-struct Notifier {
-    receiver: ReceiverKind,
+struct Helper {
+    kind: HelperKind,
     stdin: OwnedFd,
     child: Option<Child>,
     started: Instant,
@@ -58,45 +57,42 @@ struct Notifier {
     again: Option<Instant>,
 }
 
-impl Notifiers {
+impl Helpers {
     pub(super) fn new(program: &Path, arguments: &[OsString]) -> Self {
         let arguments = arguments.iter().skip(1).cloned().collect();
         Self { program: program.to_owned(), arguments, running: Vec::new(), replaced: Vec::new() }
     }
 
-    pub(super) fn start(&mut self, receiver: ReceiverKind, stdin: OwnedFd) {
-        if let Some(index) = self.running.iter().position(|notifier| notifier.receiver == receiver) {
+    pub(super) fn start(&mut self, kind: HelperKind, stdin: OwnedFd) {
+        if let Some(index) = self.running.iter().position(|helper| helper.kind == kind) {
             self.replaced.extend(self.running.swap_remove(index).child);
         }
         let started = Instant::now();
-        let mut new = Notifier { receiver, stdin, child: None, started, delay: FIRST_DELAY, again: None };
+        let mut new = Helper { kind, stdin, child: None, started, delay: FIRST_DELAY, again: None };
         new.run(&self.program, &self.arguments);
         self.running.push(new);
     }
 
-    /// When a notifier is to be started again.
+    /// When a helper is to be started again.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.running.iter().filter_map(|notifier| notifier.again).min()
+        self.running.iter().filter_map(|helper| helper.again).min()
     }
 
     /// Collects those that have ended, and starts again those that are due.
     pub(super) fn look_after(&mut self) {
         self.replaced.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
-        for notifier in &mut self.running {
-            notifier.look_after(&self.program, &self.arguments);
+        for helper in &mut self.running {
+            helper.look_after(&self.program, &self.arguments);
         }
-        self.running.retain(|notifier| notifier.child.is_some() || notifier.again.is_some());
+        self.running.retain(|helper| helper.child.is_some() || helper.again.is_some());
     }
 }
 
-impl Notifier {
+impl Helper {
     fn run(&mut self, program: &Path, arguments: &[OsString]) {
         (self.started, self.again) = (Instant::now(), None);
         let mut command = Command::new(program);
-        command
-            .args([COMMAND, "--receiver", self.receiver.label()].map(OsStr::new))
-            .args(arguments)
-            .env_remove(VARIABLE);
+        command.args(self.kind.command().iter().map(OsStr::new)).args(arguments).env_remove(VARIABLE);
         for name in OF_ONE_PROCESS {
             command.env_remove(name);
         }
@@ -136,28 +132,29 @@ impl Notifier {
 
 #[cfg(test)]
 mod tests {
+    use super::super::requests::ReceiverKind;
     use super::*;
     use crate::handover::pair;
 
     /// Runs a program in the place of a gate's own until it has ended `times` times, on a clock that does not wait.
-    async fn ends(program: &str, times: usize) -> (Notifiers, Vec<Duration>) {
+    async fn ends(program: &str, times: usize) -> (Helpers, Vec<Duration>) {
         let (_gate, stdin) = pair().expect("a pair");
-        let mut notifiers = Notifiers::new(Path::new(program), &[]);
-        notifiers.start(ReceiverKind::Webhook, stdin);
+        let mut helpers = Helpers::new(Path::new(program), &[]);
+        helpers.start(HelperKind::Notifier(ReceiverKind::Webhook), stdin);
         let mut delays = Vec::new();
-        while delays.len() < times && !notifiers.running.is_empty() {
-            if let Some(due) = notifiers.due() {
+        while delays.len() < times && !helpers.running.is_empty() {
+            if let Some(due) = helpers.due() {
                 delays.push(due - Instant::now());
                 tokio::time::advance(due - Instant::now()).await;
             }
-            notifiers.look_after();
+            helpers.look_after();
             std::thread::yield_now();
         }
-        (notifiers, delays)
+        (helpers, delays)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn notifier_that_ends_is_started_again_later_and_later() {
+    async fn helper_that_ends_is_started_again_later_and_later() {
         let (_, delays) = ends("/bin/false", 11).await;
         let seconds: Vec<u64> = delays.iter().map(Duration::as_secs).collect();
         assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
@@ -166,8 +163,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn notifier_that_has_done_its_work_is_not_started_again() {
-        let (notifiers, delays) = ends("/bin/true", 1).await;
-        assert!(notifiers.running.is_empty() && delays.is_empty());
+    async fn helper_that_has_done_its_work_is_not_started_again() {
+        let (helpers, delays) = ends("/bin/true", 1).await;
+        assert!(helpers.running.is_empty() && delays.is_empty());
     }
 }
