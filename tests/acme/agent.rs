@@ -63,7 +63,7 @@ pub(crate) enum Outcome {
     Issued,
     Failed(Failed),
     /// The process has ended.
-    Ended(ExitStatus),
+    Ended,
 }
 
 impl Home {
@@ -93,6 +93,14 @@ impl Home {
     pub(crate) fn start_by(&mut self, before: Vec<String>) {
         self.stop();
         self.before = before;
+    }
+
+    /// Forgets everything, as another gate.
+    pub(crate) fn begin_anew(&self) {
+        self.stop();
+        if let Err(error) = std::fs::remove_dir_all(self.beside("state")) {
+            assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
+        }
     }
 
     fn write_config(&self) {
@@ -152,8 +160,8 @@ impl Home {
         let running = agent.as_mut().unwrap();
         loop {
             let Some(message) = running.next() else {
-                let status = agent.take().unwrap().end();
-                return Outcome::Ended(status);
+                agent.take().unwrap().end();
+                return Outcome::Ended;
             };
             let state = &message["state"];
             let [renewed, failed] = ["renewed", "failed"].map(|key| state[key].as_u64().unwrap_or_default());
@@ -165,7 +173,9 @@ impl Home {
             }
             if renewed > running.renewed {
                 running.renewed = renewed;
-                running.rest(2);
+                if !running.rest(2) {
+                    agent.take().unwrap().end();
+                }
                 return Outcome::Issued;
             }
             if !running.is_new || state.is_null() || state["phase"] == "starting" {
@@ -289,7 +299,6 @@ impl Agent {
                 let mut buffer = vec![0; 64 * 1024];
                 while let Ok((length @ 1.., _)) = recv(&*end, &mut buffer[..], RecvFlags::empty()) {
                     let message: Value = serde_json::from_slice(&buffer[..length]).unwrap();
-                    eprintln!("agent says: {message}");
                     let mut offered = offered.lock().unwrap_or_else(PoisonError::into_inner);
                     if let Some(name) = message["offer"]["name"].as_str() {
                         offered.push(name.to_owned());
@@ -323,13 +332,15 @@ impl Agent {
         }
     }
 
-    /// Waits until it has said so often what it waits for: between two of them it asks the server when to renew.
+    /// Waits until it has said so often what it waits for: between two of them it asks the server when to renew. `false` if it has
+    /// ended.
     #[track_caller]
-    fn rest(&self, mut times: usize) {
+    fn rest(&self, mut times: usize) -> bool {
         while times > 0 {
-            let message = self.next().expect("the agent has ended");
+            let Some(message) = self.next() else { return false };
             times -= usize::from(message["state"]["next_at"].is_i64());
         }
+        true
     }
 
     /// Waits for its end, which has come.

@@ -28,12 +28,8 @@ const HOST: &str = "localhost";
 /// One request.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
-    /// Its method.
-    pub(crate) method: String,
     /// Its path, with the identifiers left out: `/my-order`, `/authZ`, `/chalZ`, `/finalize-order`, `/certZ`.
     pub(crate) kind: String,
-    /// The whole path.
-    pub(crate) path: String,
     /// The payload of its signature, if it has one.
     pub(crate) payload: Option<Value>,
 }
@@ -277,8 +273,7 @@ impl State {
 
 impl Asked {
     fn read(head: &str, body: &[u8]) -> Self {
-        let mut words = head.split(' ');
-        let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let path = head.split(' ').nth(1).unwrap_or_default();
         let kind = format!("/{}", path.split('/').nth(1).unwrap_or_default());
         let signed: Option<Value> = serde_json::from_slice(body).ok();
         let payload = signed.and_then(|signed| {
@@ -286,7 +281,7 @@ impl Asked {
             let text = base64::prelude::BASE64_URL_SAFE_NO_PAD.decode(signed["payload"].as_str()?).ok()?;
             serde_json::from_slice(&text).ok()
         });
-        Self { method: method.to_owned(), kind, path: path.to_owned(), payload }
+        Self { kind, payload }
     }
 }
 
