@@ -10,6 +10,7 @@
 //! | `agent` | the process beside the gate that orders and renews |
 //! | `plan`, `schedule` | what it does next, and when |
 //! | `remedy` | what can be done about an order that has failed |
+//! | `wanted` | what is ordered, who answers challenges, why there is no certificate |
 //! | `order` | one order, from the account to the certificate |
 //! | `account`, `issued`, `problem` | its parts: the account, the look at the new certificate, what a server refuses |
 //! | `responder` | has the gate answer challenges |
@@ -31,6 +32,7 @@ mod responder;
 mod schedule;
 mod served;
 mod store;
+mod wanted;
 
 pub use self::agent::{AgentError, agent};
 pub use self::challenges::{Challenges, InvalidChallenge};
