@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use instant_acme::{Error as AcmeError, Problem};
 
-use super::http::Client;
+use super::http::{Client, NoAnswer};
+use super::remedy::{Obstacle, ProblemFacts};
 use super::wanted::Failed;
 
 /// What the kinds of problems begin with (RFC 8555 section 6.7).
@@ -39,7 +40,34 @@ pub(super) fn failed(client: &Client, error: &AcmeError) -> Failed {
         AcmeError::Json(error) => Failed::new(format!("the server's answer is not one of ACME: {error}")),
         other => Failed::new(readable(&other.to_string())),
     };
-    Failed { retry_after: client.retry_after(), ..failed }
+    Failed { retry_after: client.retry_after(), facts: facts(error), ..failed }
+}
+
+/// What is known of the cause.
+fn facts(error: &AcmeError) -> ProblemFacts {
+    match error {
+        AcmeError::Api(problem) => facts_of(problem),
+        AcmeError::Json(_) => ProblemFacts::obstacle(Obstacle::Protocol),
+        AcmeError::Other(error) => {
+            let obstacle = error.downcast_ref::<NoAnswer>().map(NoAnswer::obstacle);
+            obstacle.map(ProblemFacts::obstacle).unwrap_or_default()
+        }
+        _ => ProblemFacts::default(),
+    }
+}
+
+/// What a server says, for the remedies: of the whole, and of single names.
+pub(super) fn facts_of(problem: &Problem) -> ProblemFacts {
+    let said = |kind: Option<&str>, detail: Option<&str>| {
+        let detail = readable(detail.unwrap_or_default());
+        kind.map_or_else(ProblemFacts::default, |kind| ProblemFacts::said(kind, &detail))
+    };
+    let kind = kind(problem).or_else(|| is_rate_limit(problem).then_some("rateLimited"));
+    let names = problem.subproblems.iter().filter_map(|part| {
+        let name = part.identifier.as_ref().map(|name| name.to_string())?;
+        Some((name, said(part.r#type.as_deref(), part.detail.as_deref())))
+    });
+    said(kind, problem.detail.as_deref()).with_names(names.collect())
 }
 
 /// What a server says.
