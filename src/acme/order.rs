@@ -17,6 +17,7 @@ use super::account;
 use super::http::Client;
 use super::issued::{self, Unfit};
 use super::problem::{self, failed, is_passing, with_nonces};
+use super::remedy::ProblemFacts;
 use super::schedule::Window;
 use super::store::{PlacedOrder, Store};
 use super::wanted::{Failed, Responder, Wanted};

@@ -42,6 +42,14 @@ impl ProblemFacts {
         Self { names, ..self }
     }
 
+    /// Whether the addresses of the names matter for what can be done.
+    pub fn is_about_names(&self) -> bool {
+        let is_about = |facts: &Self| {
+            matches!(facts.kind.as_deref(), Some("connection" | "dns" | "tls" | "unauthorized" | "incorrectResponse"))
+        };
+        is_about(self) || self.names.iter().any(|(_, facts)| is_about(facts))
+    }
+
     /// Whether one of these words is part of what was said, in whatever case.
     fn says(&self, words: &[&str]) -> bool {
         let said = self.said.to_ascii_lowercase();
@@ -411,9 +419,8 @@ impl Obstacle {
 
 const SHARED: &str = "which your provider shares among its customers (CGNAT)";
 
-const ACCOUNT_CLOSED: &str = "The account at the ACME server was closed, by its operator or with another copy of its key. Move the folder account in \
-                              the state folder away: the next attempt makes a new account. If you did not close it, somebody else has had the \
-                              key.";
+const ACCOUNT_CLOSED: &str = "The account at the ACME server was closed, by its operator or with a copy of its key. The next attempt makes \
+                              another one with a new key. If you did not close it, somebody has had the key.";
 
 /// What an address is that no one on the internet can connect to.
 fn not_public(address: IpAddr) -> Option<&'static str> {

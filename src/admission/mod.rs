@@ -199,9 +199,10 @@ impl Admission {
             Some(limit) if refused.is_none() => self.take_of_source(source, trusted, limit).map(Some),
             _ => Ok(None),
         };
+        // All its slots are taken by connections that were let in.
+        let validators_only = trusted && of_source.is_err();
         let (of_source, refused) = match of_source {
-            // All its slots are taken by connections that were let in.
-            Err(rejection) if trusted => return Err(rejection),
+            Err(rejection) if validators_only && names == 0 => return Err(rejection),
             Err(rejection) => (None, Some(rejection)),
             Ok(of_source) => (of_source, refused),
         };
@@ -219,7 +220,7 @@ impl Admission {
         let hello_deadline = if is_short { deadline.min(at + PROBATION_HELLO_TIMEOUT) } else { deadline };
         let probation = refused.map(|refused| {
             let reset = refused.reason() == Reason::SourceBanned && limits.banned == Banned::Drop;
-            Box::new(Probation { reset, ..Probation::of(refused) })
+            Box::new(Probation { reset, validators_only, ..Probation::of(refused) })
         });
         let slots = Slots {
             _connection: Some(connection),

@@ -43,7 +43,7 @@ pub(super) struct Probation {
     pub(super) turn: Option<Turn>,
     /// It got its turn: from then on the outcome of its handshake is its verdict.
     pub(super) heard: bool,
-    /// No certificate saves it: all connections are taken, and only validators need none.
+    /// No certificate helps it: the connections it could have are taken by those that showed one.
     pub(super) validators_only: bool,
 }
 

@@ -130,6 +130,7 @@ pub(crate) fn make(folder: &Path) {
 
     // Different bytes, as random ones are.
     let random: Vec<u8> = (100..180).collect();
+    write("eab.key", b"zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W\n");
     write("tickets-key", &random);
     write("tickets-48-key", &random[..48]);
     write("tickets-short-key", &random[..32]);

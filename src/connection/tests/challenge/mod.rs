@@ -1,18 +1,33 @@
 //! Validators of pending orders, and what other clients see of them: row 45 of the list of attacks, and the other rows once more
 //! with ALPN `acme-tls/1`.
 
+#[path = "../../../../tests/wire/hello.rs"]
+#[expect(dead_code, reason = "the other tests of the wire use all of it")]
+mod hello;
+mod limits;
 mod live;
+mod strangers;
+mod tickets;
 mod validator;
-
-use std::net::Shutdown;
+mod wire;
 
 use rustls::version::{TLS12, TLS13};
 use rustls::{HandshakeKind, SupportedProtocolVersion};
 
-use self::live::{BAIT, DB, End, LONG, Live, MAIL, NAS, PHOTOS};
+use self::hello::{vector8, vector16};
+use self::live::{Live, NAS};
 use self::validator::{ACME, Client, Seen};
 
 const BOTH: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+
+/// The body of an ALPN extension with these protocols.
+fn alpn(protocols: &[&[u8]]) -> Vec<u8> {
+    vector16(&protocols.iter().flat_map(|protocol| vector8(protocol)).collect::<Vec<_>>())
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
 
 #[test]
 fn validator_is_shown_the_challenge_and_nothing_else() {
