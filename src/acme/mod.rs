@@ -8,6 +8,7 @@
 //! | `challenges` | in the gate: the names with a pending order, and what their validators are shown |
 
 mod challenges;
+pub mod dns;
 mod http;
 pub mod message;
 mod order;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustls::pki_types::CertificateDer;
 
-use super::Secret;
+use super::{Dns, Secret};
 
 /// A public certificate for the server names of the routes that have none of their own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub struct AcmeDirectory {
 pub enum Challenge {
     /// It connects to port 443 of the name (RFC 8737).
     TlsAlpn01,
+    /// It asks for a TXT record of the name (RFC 8555 section 8.4).
+    Dns01(Dns),
 }
 
 /// An account elsewhere, as a key that both sides know.
