@@ -35,6 +35,7 @@ mod files;
 pub(crate) mod folders;
 pub(crate) mod in_use;
 mod key_file;
+pub mod public_certificate;
 pub mod public_side;
 mod raw;
 mod reader;
@@ -165,6 +166,17 @@ pub fn load_acme(file: &Path) -> Result<(Option<Arc<checked::Acme>>, checked::Sa
         report.finish()?;
         sandbox.map(|sandbox| (acme, sandbox)).ok_or_else(|| ConfigErrors::new(Vec::new()))
     })
+}
+
+/// Reads a certificate and its key from the contents of one file, and the host names that it is for.
+///
+/// # Errors
+/// In words, why the gate cannot use it.
+pub(crate) fn one_file_certificate(
+    path: &Path,
+    contents: &[u8],
+) -> Result<(Arc<checked::Certificate>, Vec<String>), String> {
+    check::one_file_certificate(path, contents)
 }
 
 /// Reads the section `[history]` alone.

@@ -68,7 +68,10 @@ fn key_that_the_server_does_not_have_is_named() {
             let file = server.file("stranger.key");
             std::fs::write(&file, text).unwrap();
             let error = refused(&format!("{}, servers = [\"{}\"]", update_keys(&server, &file), server.address), NAME);
-            assert!(error.contains("does not know the key \"stranger\" for hmac-sha256 (BADKEY)"), "{kind:?}: {error}");
+            assert!(
+                error.contains("does not know the key \"stranger\" for hmac-sha256, or does not let it"),
+                "{kind:?}: {error}"
+            );
         }
     });
 }
@@ -80,9 +83,14 @@ fn record_that_the_key_may_not_change_is_refused() {
             let (server, keys) = primary(kind);
             let error = refused(&keys, "other.home.example");
             assert!(
-                error.contains(
-                    "does not let the key \"doorward\" change TXT records of the zone home.example (REFUSED)"
-                ),
+                match kind {
+                    Kind::Bind => error.contains(
+                        "does not let the key \"doorward\" change TXT records of the zone home.example (REFUSED)",
+                    ),
+                    // Knot does not tell the two apart.
+                    Kind::Knot =>
+                        error.contains("or does not let it change TXT records of the zone home.example (BADKEY)"),
+                },
                 "{kind:?}: {error}"
             );
             assert!(server.texts("other.home.example").is_empty(), "{kind:?}");

@@ -17,6 +17,9 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest time between two questions.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
+/// How long a look goes on that has begun in time.
+const ONE_LOOK: Duration = Duration::from_secs(10);
+
 /// What a server shows of a record.
 enum Seen {
     Shown,
@@ -26,13 +29,14 @@ enum Seen {
 
 /// Asks until all of them show `value`. At `deadline` the error says which do not.
 pub(super) async fn wait(resolver: &Resolver, record: &Name, value: &str, deadline: Instant) -> Result<(), String> {
-    let mut last = "the first look did not end in time".to_owned();
+    let mut last = "the servers do not answer in time".to_owned();
     let mut pause = FIRST_PAUSE;
     // Those that still have to show it, once they are known.
     let mut missing = None;
     loop {
         let next = Instant::now() + pause;
-        match timeout_at(deadline, look(resolver, record, value, &mut missing)).await {
+        // The last look may end: without it there would be no reason to tell.
+        match timeout_at(deadline + ONE_LOOK, look(resolver, record, value, &mut missing)).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => last = error,
             Err(_) => return Err(last),

@@ -70,7 +70,11 @@ pub(super) fn check(default: &At<RawCertificate>, raw: &Raw, report: &mut Report
     let (directory, trial) = (directory?, trial?);
     if trial.as_ref().is_some_and(|trial| trial.url == directory.url) {
         let at = acme.trial.value().map_or(place, |text| &text.place);
-        report.error(at, "an order is tried where it is placed", "remove \"trial\", or write another directory there");
+        report.error(
+            at,
+            "this is the server of \"directory\" as well",
+            "remove \"trial\", or write another directory there",
+        );
         return None;
     }
     Some(Acme {
@@ -120,12 +124,7 @@ pub(super) fn load(acme: &Acme, place: &Place, report: &mut Report) -> Option<Lo
     };
     match certificate::temporary(&acme.names, &path) {
         Ok(loaded) => {
-            report.warn(
-                place,
-                format!(
-                    "{why}; until there is one, clients are shown a temporary certificate, which they do not trust"
-                ),
-            );
+            report.warn(place, format!("{why}{}", Acme::UNTIL_ISSUED));
             Some(loaded)
         }
         Err(error) => {

@@ -3,6 +3,7 @@
 mod access;
 pub(super) mod acme;
 mod acme_dns;
+mod acme_lints;
 mod anchors;
 mod backend_tls;
 mod backends;
@@ -29,13 +30,13 @@ mod tsig_key;
 mod wake;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::checked::{
-    Acme, Banned, CanaryRoute, CipherStrength, ClientAuth, Config, Expectation, KernelTls, Limits, Log, LogFormat,
-    LogOutput, Metrics, SandboxMode, Timeouts,
+    Acme, Banned, CanaryRoute, Certificate, CipherStrength, ClientAuth, Config, Expectation, KernelTls, Limits, Log,
+    LogFormat, LogOutput, Metrics, SandboxMode, Timeouts,
 };
 use super::file_states::Seen;
 use super::raw::{Raw, RawLimits, RawLog, RawRoute, RawSandbox, RawTimeouts};
@@ -139,6 +140,9 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
         seen: Seen::default(),
     };
     warn_of_log(&config, &raw.log, report);
+    if let Some(section) = raw.certificate.value().and_then(|default| default.value.acme.value()) {
+        acme_lints::warn(&config, &section.place, report);
+    }
     Some(config)
 }
 
@@ -186,6 +190,12 @@ fn check_certificate(raw: &Raw, report: &mut Report) -> (Option<Option<Arc<Acme>
             }
         },
     }
+}
+
+/// Reads a certificate and its key from the contents of one file, and the host names that it is for.
+pub(super) fn one_file_certificate(path: &Path, contents: &[u8]) -> Result<(Arc<Certificate>, Vec<String>), String> {
+    let file = files::NamedFile { path: path.to_owned(), bytes: contents.to_vec(), owner: 0, mode: 0o600 };
+    certificate::of_one_file(&file).map(|loaded| (loaded.certificate, loaded.dns_names))
 }
 
 fn check_routes(
