@@ -6,7 +6,7 @@ use instant_acme::{ChallengeType, KeyAuthorization};
 use tokio::time::Instant;
 
 use super::DnsPublisher;
-use crate::acme::order::Responder;
+use crate::acme::wanted::Responder;
 
 /// Publishes an answer to each challenge of one order.
 pub(in crate::acme) struct DnsResponder<'a> {

@@ -96,13 +96,16 @@ fn names(raw: &Raw, with_wildcards: bool) -> BTreeSet<String> {
     let routes = raw.routes.iter().flatten();
     let ordering = routes.filter(|one| !route::is_canary(one) && !is_passthrough(one) && one.certificate.is_absent());
     let patterns = ordering.flat_map(route::silent_names).map(|name| name.value);
-    patterns
+    let all: BTreeSet<String> = patterns
         .filter_map(|pattern| match &pattern {
             ServerNamePattern::Exact(name) => Some(name.as_str().to_owned()),
             ServerNamePattern::Wildcard(_) if with_wildcards => Some(pattern.to_string()),
             ServerNamePattern::Wildcard(_) | ServerNamePattern::Default => None,
         })
-        .collect()
+        .collect();
+    // Let's Encrypt refuses an order that has a name and the wildcard that covers it.
+    let is_covered = |name: &String| name.split_once('.').is_some_and(|(_, rest)| all.contains(&format!("*.{rest}")));
+    all.iter().filter(|name| name.starts_with("*.") || !is_covered(name)).cloned().collect()
 }
 
 /// The certificate in the folder of `acme`, or a temporary one as long as there is none that can be used.
