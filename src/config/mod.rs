@@ -41,6 +41,7 @@ mod reader;
 mod report;
 pub mod revocation_lists;
 pub mod revoked;
+pub mod server_trust;
 pub mod services;
 pub mod starter;
 mod suggest;
