@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
+pub mod certificate_section;
 mod check;
 pub mod checked;
 pub mod credentials;

@@ -132,6 +132,7 @@ impl Helper {
 
 #[cfg(test)]
 mod tests {
+    use super::super::requests::ReceiverKind;
     use super::*;
     use crate::handover::pair;
 
