@@ -77,6 +77,16 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
+    /// How the orders for the public certificate go by now.
+    pub(crate) fn issuance_is(&self, issuance: Issuance) {
+        self.issuance.send_replace(Some(issuance));
+    }
+
+    /// None is ordered any more.
+    pub(crate) fn issuance_is_over(&self) {
+        self.issuance.send_replace(None);
+    }
+
     pub(crate) fn new(
         snapshot: Snapshot,
         admission: Admission,

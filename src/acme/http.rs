@@ -6,18 +6,21 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::header::{HOST, HeaderValue, RETRY_AFTER};
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use serde_json::{Map, Value};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -36,7 +39,7 @@ const BODY_MAX: usize = 256 * 1024;
 #[derive(Clone)]
 pub(super) struct Client {
     tls: TlsConnector,
-    /// The seconds that the last answer with a Retry-After has asked for.
+    /// What the last answer has asked for in its Retry-After, if it had one.
     retry_after: Arc<Mutex<Option<Duration>>>,
 }
 
@@ -59,6 +62,10 @@ enum NoAnswer {
 
 impl Client {
     /// Trusts these authorities, or those of this machine.
+    ///
+    /// # Errors
+    ///
+    /// There is none of them.
     pub(super) fn new(trust: Option<&[CertificateDer<'static>]>) -> Result<Self, Error> {
         let mut roots = RootCertStore::empty();
         match trust {
@@ -78,17 +85,39 @@ impl Client {
         Ok(Self { tls: Arc::new(config).into(), retry_after: Arc::default() })
     }
 
-    /// How long the last answer that said so has asked to wait. Asked once.
+    /// How long the last answer has asked to wait.
     pub(super) fn retry_after(&self) -> Option<Duration> {
-        self.retry_after.lock().unwrap_or_else(PoisonError::into_inner).take()
+        *self.asked()
     }
 
-    async fn send(
-        self,
-        request: Request<Full<Bytes>>,
-        host: String,
-        port: u16,
-    ) -> Result<Response<Full<Bytes>>, NoAnswer> {
+    fn asked(&self) -> MutexGuard<'_, Option<Duration>> {
+        self.retry_after.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a request, and returns the whole answer. What is no success has a problem document (RFC 7807) as its body: it is made
+    /// here if the server sends something else, as a proxy in front of it does.
+    pub(super) async fn fetch(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Error> {
+        *self.asked() = None;
+        let other = |error: NoAnswer| Error::Other(error.into());
+        let (mut head, body) = request.into_parts();
+        let url = std::mem::take(&mut head.uri);
+        let host = url.host().filter(|_| url.scheme_str() == Some("https")).map(str::to_owned);
+        let Some(host) = host else { return Err(other(NoAnswer::Url(url.to_string()))) };
+        if let Some(authority) = url.authority() {
+            head.headers.insert(HOST, HeaderValue::try_from(authority.as_str()).map_err(hyper::http::Error::from)?);
+        }
+        let port = url.port_u16().unwrap_or(443);
+        let path = url.path_and_query().map_or("/", |path| path.as_str());
+        head.uri = path.parse().map_err(hyper::http::Error::from)?;
+        let request = Request::from_parts(head, Full::from(body));
+        let sent = timeout(LIMIT, self.send(request, host.clone(), port)).await;
+        let (head, body) = sent.unwrap_or(Err(NoAnswer::Late(host))).map_err(other)?.into_parts();
+        *self.asked() = head.headers.get(RETRY_AFTER).and_then(|value| wait(value.to_str().ok()?.trim()));
+        let body = if head.status.is_success() { body } else { problem(head.status, &body) };
+        Ok(Response::from_parts(head, body))
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>, host: String, port: u16) -> Result<Response<Bytes>, NoAnswer> {
         let stream = connect(&host, port).await?;
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(bare.to_owned()).map_err(|_| NoAnswer::Url(host.clone()))?;
@@ -102,13 +131,8 @@ impl Client {
         driver.spawn(connection);
         let answer = sender.send_request(request).await.map_err(|error| http(error.into()))?;
         let (head, body) = answer.into_parts();
-        let wait = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-        if let Some(seconds) = wait {
-            let wait = Some(Duration::from_secs(seconds));
-            *self.retry_after.lock().unwrap_or_else(PoisonError::into_inner) = wait;
-        }
         let body = Limited::new(body, BODY_MAX).collect().await.map_err(http)?.to_bytes();
-        Ok(Response::from_parts(head, Full::from(body)))
+        Ok(Response::from_parts(head, body))
     }
 }
 
@@ -119,24 +143,37 @@ impl HttpClient for Client {
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
         let client = self.clone();
         Box::pin(async move {
-            let other = |error: NoAnswer| Error::Other(error.into());
-            let (mut head, body) = request.into_parts();
+            let (head, body) = request.into_parts();
             let body = body.collect().await.map_err(|error| Error::Other(error.into()))?.to_bytes();
-            let url = std::mem::take(&mut head.uri);
-            let host = url.host().filter(|_| url.scheme_str() == Some("https")).map(str::to_owned);
-            let Some(host) = host else { return Err(other(NoAnswer::Url(url.to_string()))) };
-            if let Some(authority) = url.authority() {
-                head.headers.insert(HOST, HeaderValue::try_from(authority.as_str()).map_err(hyper::http::Error::from)?);
+            let is_post = head.method == Method::POST;
+            let (head, body) = client.fetch(Request::from_parts(head, body)).await?.into_parts();
+            // The library looks at the status of no other answer, and takes a redirect for a success.
+            if !head.status.is_success() && (!is_post || head.status.is_redirection()) {
+                return Err(serde_json::from_slice::<Problem>(&body)?.into());
             }
-            let port = url.port_u16().unwrap_or(443);
-            let path = url.path_and_query().map_or("/", |path| path.as_str());
-            head.uri = path.parse().map_err(hyper::http::Error::from)?;
-            let request = Request::from_parts(head, Full::from(body));
-            let sent = timeout(LIMIT, client.send(request, host.clone(), port)).await;
-            let answer = sent.unwrap_or(Err(NoAnswer::Late(host))).map_err(other)?;
-            Ok(BytesResponse::from(answer))
+            Ok(BytesResponse { parts: head, body: Box::new(body) })
         })
     }
+}
+
+/// How long a Retry-After asks to wait: seconds, or a date (RFC 9110 section 10.2.3).
+fn wait(text: &str) -> Option<Duration> {
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = OffsetDateTime::parse(text, &Rfc2822).ok()?;
+    (date - OffsetDateTime::now_utc()).try_into().ok()
+}
+
+/// The problem document of an answer, with the answer's own status.
+fn problem(status: StatusCode, body: &[u8]) -> Bytes {
+    let document = serde_json::from_slice::<Map<String, Value>>(body);
+    let mut document = document.unwrap_or_else(|_| {
+        let detail = format!("the server answers {status}");
+        Map::from_iter([("detail".to_owned(), detail.into())])
+    });
+    document.insert("status".to_owned(), status.as_u16().into());
+    Value::Object(document).to_string().into()
 }
 
 async fn connect(host: &str, port: u16) -> Result<TcpStream, NoAnswer> {
@@ -153,4 +190,32 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, NoAnswer> {
         };
     }
     Err(failure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_has_seconds_or_a_date() {
+        assert_eq!(wait("120"), Some(Duration::from_secs(120)));
+        let date = OffsetDateTime::now_utc() + Duration::from_secs(3600);
+        let date = date.format(&Rfc2822).expect("a date").replace("+0000", "GMT");
+        let seconds = wait(&date).expect("a date").as_secs();
+        assert!((3590..=3600).contains(&seconds), "{date}: {seconds}");
+        for nothing in ["Fri, 31 Dec 1999 23:59:59 GMT", "soon", "", "-1", "1.5"] {
+            assert_eq!(wait(nothing), None, "{nothing}");
+        }
+    }
+
+    #[test]
+    fn every_refusal_has_a_problem_document_with_its_status() {
+        let told = br#"{"type": "urn:ietf:params:acme:error:rateLimited", "detail": "too many"}"#;
+        let document: Value = serde_json::from_slice(&problem(StatusCode::TOO_MANY_REQUESTS, told)).expect("JSON");
+        assert_eq!((&document["detail"], &document["status"]), (&"too many".into(), &429.into()));
+        for other in [&b"<html>"[..], b"", b"[1]", b"\xff"] {
+            let document: Value = serde_json::from_slice(&problem(StatusCode::BAD_GATEWAY, other)).expect("JSON");
+            assert_eq!(document["detail"], "the server answers 502 Bad Gateway");
+        }
+    }
 }

@@ -1,25 +1,36 @@
 //! One order, from the account to the certificate (RFC 8555 section 7.1.6).
 //!
-//! Each step is kept in the [`Store`] before the next one begins. An order that a killed process has left is gone on with.
+//! Each step is kept in the [`Store`] before the next one begins. An order that a killed process has left is gone on with, from
+//! whatever status it has by then.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
 use instant_acme::{
-    Account as Session, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error as AcmeError, Identifier, Key,
-    KeyAuthorization, NewOrder, Order, OrderStatus, Problem, RetryPolicy,
+    Account as Session, AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, Error as AcmeError,
+    Identifier, KeyAuthorization, NewOrder, Order, OrderStatus,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::time::Instant;
 
+use super::account;
 use super::http::Client;
+use super::issued::{self, Unfit};
+use super::problem::{self, failed, is_passing, with_nonces};
+use super::schedule::Window;
 use super::store::{PlacedOrder, Store, StoreError};
 use crate::config::checked::Eab;
 
-/// How long a server may take to validate, and then to issue.
-const POLL: RetryPolicy =
-    RetryPolicy::new().initial_delay(Duration::from_millis(500)).backoff(1.5).timeout(Duration::from_secs(120));
+/// How long a server may take to validate and to issue.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// The pauses between two looks at an order, unless the server asks for another one.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How many requests of an attempt may fail, one less than this, for a reason that passes.
+const FAILURES_MAX: u32 = 4;
 
 /// Answers the challenges of an order.
 pub(super) trait Responder {
@@ -47,7 +58,7 @@ pub(super) struct Wanted {
     pub(super) names: BTreeSet<String>,
     /// The profile, if the server has several (draft-ietf-acme-profiles).
     pub(super) profile: Option<String>,
-    /// An account elsewhere that the account is bound to.
+    /// For servers that make accounts only with a key of their operator.
     pub(super) eab: Option<Eab>,
     /// The certificate that is replaced, if the server is to know (RFC 9773 section 5).
     pub(super) replaces: Option<CertificateIdentifier<'static>>,
@@ -82,7 +93,7 @@ impl Failed {
     }
 }
 
-/// A certificate that was issued, in PEM.
+/// A certificate that was issued, in PEM. It fits its key and the names, and is valid.
 pub(super) struct Issued {
     /// The chain, the certificate first.
     pub(super) chain: String,
@@ -101,149 +112,322 @@ pub(super) async fn obtain(
     client: &Client,
     responder: &impl Responder,
 ) -> Result<Issued, Failed> {
-    let issued = attempt(wanted, store, client, responder).await;
+    let issued = Attempt { wanted, store, client, responder }.run().await;
     responder.withdraw().await;
-    issued.map_err(|failed| Failed { retry_after: client.retry_after(), ..failed })
+    issued
 }
 
-async fn attempt(
+/// When the server wants the certificate to be renewed, and how long it wants not to be asked again (RFC 9773); `None` if it does
+/// not say such a thing.
+///
+/// # Errors
+///
+/// It cannot be asked.
+pub(super) async fn window(
     wanted: &Wanted,
     store: &Store,
     client: &Client,
-    responder: &impl Responder,
-) -> Result<Issued, Failed> {
-    let session = account(wanted, store, client).await?;
-    let (mut order, key) = match store.order(&wanted.directory, &wanted.names)? {
-        Some(placed) => match go_on(&session, &placed).await? {
-            Some(order) => (order, placed.key),
-            None => place(wanted, store, &session).await?,
-        },
-        None => place(wanted, store, &session).await?,
-    };
-    if order.state().status == OrderStatus::Pending {
-        answer(&mut order, responder).await?;
-        let status = order.poll_ready(&POLL).await;
-        let invalid = matches!(status, Ok(OrderStatus::Invalid) | Err(AcmeError::Api(_)));
-        if invalid {
-            // Another attempt needs another order.
-            store.forget_order()?;
-            return Err(refused(&mut order).await.unwrap_or_else(|| match status {
-                Err(error) => failed(&error),
-                Ok(_) => Failed::new("the server has refused the order, and does not say why"),
-            }));
+    certificate: &CertificateIdentifier<'_>,
+) -> Result<Option<(Window, Duration)>, Failed> {
+    // One that is not there yet is made by an order.
+    if store.account(&wanted.directory)?.is_none() {
+        return Ok(None);
+    }
+    let session = account::session(wanted, store, client).await?;
+    match session.renewal_info(certificate).await {
+        Ok((info, again)) => {
+            let suggested = info.suggested_window;
+            Ok(Some((Window { start: suggested.start, end: suggested.end }, again)))
         }
-        status.map_err(|error| failed(&error))?;
-    }
-    if order.state().status == OrderStatus::Ready {
-        let request = request(&wanted.names, &key).map_err(Failed::new)?;
-        order.finalize_csr(&request).await.map_err(|error| failed(&error))?;
-    }
-    let chain = order.poll_certificate(&POLL).await.map_err(|error| failed(&error))?;
-    Ok(Issued { chain, key })
-}
-
-/// The account: the one that is kept, or another one with the key that is kept.
-async fn account(wanted: &Wanted, store: &Store, client: &Client) -> Result<Session, Failed> {
-    let builder = || Session::builder_with_http(Box::new(client.clone()));
-    let key = match store.account_key()? {
-        Some(key) => key,
-        None => {
-            let (_, key) = Key::generate_pkcs8().map_err(|error| failed(&error))?;
-            store.keep_account_key(key.secret_pkcs8_der())?;
-            key.secret_pkcs8_der().to_vec().into()
-        }
-    };
-    let pkcs8 = || PrivatePkcs8KeyDer::from(key.to_vec());
-    if let Some(url) = store.account(&wanted.directory)? {
-        let session = builder().from_parts(url, pkcs8(), wanted.directory.clone()).await;
-        return session.map_err(|error| failed(&error));
-    }
-    let parsed = Key::from_pkcs8_der(pkcs8()).map_err(|error| failed(&error))?;
-    // The server knows an account by its key: this finds the one that a killed process has made.
-    let made = builder().create_from_key((parsed, PrivateKeyDer::Pkcs8(pkcs8())), wanted.directory.clone()).await;
-    let (session, _) = made.map_err(|error| failed(&error))?;
-    if let Some(contact) = &wanted.contact {
-        session.update_contacts(&[contact]).await.map_err(|error| failed(&error))?;
-    }
-    store.keep_account(&wanted.directory, Some(session.id()))?;
-    Ok(session)
-}
-
-/// The order that was placed, unless it is of no use any more.
-async fn go_on(session: &Session, placed: &PlacedOrder) -> Result<Option<Order>, Failed> {
-    match session.order(placed.url.clone()).await {
-        Ok(mut order) => Ok((order.state().status != OrderStatus::Invalid).then_some(order)),
-        // It has expired, or is of another account.
-        Err(AcmeError::Api(problem)) if !is_rate_limit(&problem) => Ok(None),
-        Err(error) => Err(failed(&error)),
+        Err(AcmeError::Unsupported(_)) => Ok(None),
+        Err(error) => Err(failed(client, &error)),
     }
 }
 
-/// Places a new order, and keeps it with the key of its certificate.
-async fn place(wanted: &Wanted, store: &Store, session: &Session) -> Result<(Order, String), Failed> {
-    let names: Vec<Identifier> = wanted.names.iter().cloned().map(Identifier::Dns).collect();
-    let mut new = NewOrder::new(&names);
-    if let Some(profile) = &wanted.profile {
-        new = new.profile(profile);
-    }
-    if let Some(replaces) = &wanted.replaces {
-        new = new.replaces(replaces.clone());
-    }
-    let order = match session.new_order(&new).await {
-        Ok(order) => order,
-        Err(AcmeError::Api(problem)) if is_unknown_account(&problem) => {
-            // The next attempt makes another one with the same key.
-            store.keep_account(&wanted.directory, None)?;
-            return Err(failed(&AcmeError::Api(problem)));
-        }
-        Err(error) => return Err(failed(&error)),
-    };
-    let key = KeyPair::generate().map_err(Failed::new)?.serialize_pem();
-    let (directory, url) = (wanted.directory.clone(), order.url().to_owned());
-    store.keep_order(&PlacedOrder { directory, url, names: wanted.names.clone(), key: key.clone() })?;
-    Ok((order, key))
+/// How an order has ended without a certificate.
+enum Ended {
+    /// It can be gone on with.
+    Unfinished(Failed),
+    /// It cannot: another certificate needs another order.
+    Useless(Failed),
 }
 
-/// Offers an answer to each challenge, and says so to the server.
-async fn answer(order: &mut Order, responder: &impl Responder) -> Result<(), Failed> {
-    let mut authorizations = order.authorizations();
-    while let Some(authorization) = authorizations.next().await {
-        let mut authorization = authorization.map_err(|error| failed(&error))?;
-        if authorization.status != AuthorizationStatus::Pending {
-            continue;
+impl From<Failed> for Ended {
+    fn from(failed: Failed) -> Self {
+        Self::Unfinished(failed)
+    }
+}
+
+struct Attempt<'a, R> {
+    wanted: &'a Wanted,
+    store: &'a Store,
+    client: &'a Client,
+    responder: &'a R,
+}
+
+impl<R: Responder> Attempt<'_, R> {
+    async fn run(&self) -> Result<Issued, Failed> {
+        let session = account::session(self.wanted, self.store, self.client).await?;
+        if let Some(placed) = self.store.order(&self.wanted.directory, &self.wanted.names)? {
+            if let Some(mut order) = self.find(&session, &placed).await? {
+                match self.finish(&mut order, &placed.key).await {
+                    Ok(chain) => return Ok(Issued { chain, key: placed.key }),
+                    Err(Ended::Unfinished(failed)) => return Err(failed),
+                    Err(Ended::Useless(_)) => {}
+                }
+            }
+            self.store.forget_order()?;
         }
-        let name = authorization.identifier().to_string();
-        let Some(challenge) = authorization.challenge(responder.challenge()) else {
-            return Err(Failed::new(format!("the server offers no such challenge for {name}")));
+        let (mut order, key) = self.place(session).await?;
+        match self.finish(&mut order, &key).await {
+            Ok(chain) => Ok(Issued { chain, key }),
+            Err(Ended::Unfinished(failed)) => Err(failed),
+            Err(Ended::Useless(failed)) => {
+                self.store.forget_order()?;
+                Err(failed)
+            }
+        }
+    }
+
+    fn failed(&self, error: &AcmeError) -> Failed {
+        failed(self.client, error)
+    }
+
+    /// The order that was placed, unless the server does not know it any more, or says of it what cannot be understood.
+    async fn find(&self, session: &Session, placed: &PlacedOrder) -> Result<Option<Order>, Failed> {
+        match with_nonces(async || session.order(placed.url.clone()).await).await {
+            Ok(order) => Ok(Some(order)),
+            Err(AcmeError::Api(problem)) if !is_passing(&problem) => Ok(None),
+            Err(AcmeError::Json(_)) => Ok(None),
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    /// Places a new order, and keeps it with the key of its certificate.
+    async fn place(&self, session: Session) -> Result<(Order, String), Failed> {
+        let order = match self.ask_for_order(&session).await {
+            Err(AcmeError::Api(problem)) if problem::is_unknown_account(&problem) => {
+                // The account is looked up by its key once more, and is replaced if it is of no use.
+                self.store.keep_account(&self.wanted.directory, None)?;
+                let session = account::session(self.wanted, self.store, self.client).await?;
+                self.ask_for_order(&session).await
+            }
+            order => order,
         };
-        responder.offer(&name, &challenge.key_authorization()).await.map_err(Failed::new)?;
+        let order = order.map_err(|error| self.failed(&error))?;
+        let key = KeyPair::generate().map_err(Failed::new)?.serialize_pem();
+        let (directory, url) = (self.wanted.directory.clone(), order.url().to_owned());
+        self.store.keep_order(&PlacedOrder { directory, url, names: self.wanted.names.clone(), key: key.clone() })?;
+        Ok((order, key))
     }
-    responder.settle().await.map_err(Failed::new)?;
-    let mut authorizations = order.authorizations();
-    while let Some(authorization) = authorizations.next().await {
-        let mut authorization = authorization.map_err(|error| failed(&error))?;
-        if authorization.status == AuthorizationStatus::Pending
-            && let Some(mut challenge) = authorization.challenge(responder.challenge())
-        {
-            challenge.set_ready().await.map_err(|error| failed(&error))?;
+
+    async fn ask_for_order(&self, session: &Session) -> Result<Order, AcmeError> {
+        let names: Vec<Identifier> = self.wanted.names.iter().cloned().map(Identifier::Dns).collect();
+        let mut new = NewOrder::new(&names);
+        if let Some(profile) = &self.wanted.profile {
+            new = new.profile(profile);
+        }
+        if let Some(replaces) = &self.wanted.replaces {
+            new = new.replaces(replaces.clone());
+        }
+        with_nonces(async || session.new_order(&new).await).await
+    }
+
+    /// Goes on with an order until it has a certificate.
+    async fn finish(&self, order: &mut Order, key: &str) -> Result<String, Ended> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut pace = Pace { pause: FIRST_PAUSE, failures: 0 };
+        let mut is_answered = false;
+        loop {
+            let status = order.state().status;
+            let step = match status {
+                OrderStatus::Pending if !is_answered => self.answer(order).await.map(|()| is_answered = true),
+                OrderStatus::Ready => self.finalize(order, key).await,
+                OrderStatus::Valid => match self.download(order).await {
+                    Ok(chain) => return self.accept(&chain, key),
+                    Err(step) => Err(step),
+                },
+                OrderStatus::Invalid => return Err(Ended::Useless(self.refusal(order).await)),
+                OrderStatus::Pending | OrderStatus::Processing => Ok(()),
+            };
+            match step {
+                Ok(()) => {}
+                Err(Step::Asked(error)) => self.bear(&error, &mut pace)?,
+                Err(Step::Failed(failed)) => return Err(Ended::Unfinished(failed)),
+                Err(Step::Useless(failed)) => return Err(Ended::Useless(failed)),
+            }
+            loop {
+                let wait = self.client.retry_after().unwrap_or(pace.pause);
+                if Instant::now() + wait > deadline {
+                    let doing = if status == OrderStatus::Pending { "validated the names" } else { "issued" };
+                    let late = format!("the server has not {doing} within {} seconds", PATIENCE.as_secs());
+                    let retry_after = self.client.retry_after();
+                    return Err(Ended::Unfinished(Failed { retry_after, ..Failed::new(late) }));
+                }
+                tokio::time::sleep(wait).await;
+                pace.pause = pace.pause.mul_f64(1.5).min(LONGEST_PAUSE);
+                match with_nonces(async || order.refresh().await.map(drop)).await {
+                    Ok(()) => break,
+                    Err(error) => self.bear(&error, &mut pace)?,
+                }
+            }
         }
     }
-    Ok(())
+
+    /// Whether the order is gone on with after such an answer.
+    fn bear(&self, error: &AcmeError, pace: &mut Pace) -> Result<(), Failed> {
+        pace.failures += 1;
+        if may_pass(error) && pace.failures < FAILURES_MAX { Ok(()) } else { Err(self.failed(error)) }
+    }
+
+    /// Offers an answer to each challenge, and says so to the server.
+    async fn answer(&self, order: &mut Order) -> Result<(), Step> {
+        // All of them are read first: what cannot be read is asked for again.
+        with_nonces(async || {
+            let mut authorizations = order.authorizations();
+            while let Some(authorization) = authorizations.next().await {
+                authorization?;
+            }
+            Ok(())
+        })
+        .await?;
+        let mut authorizations = order.authorizations();
+        while let Some(authorization) = authorizations.next().await {
+            let mut authorization = authorization?;
+            let name = authorization.identifier().to_string();
+            match authorization.status {
+                AuthorizationStatus::Pending => {}
+                AuthorizationStatus::Valid => continue,
+                status => {
+                    // The server may call the order pending for as long as it keeps it.
+                    let status = format!("{status:?}").to_lowercase();
+                    let failed = Failed::new(format!("the server's authorization for {name} is {status}"));
+                    return Err(Step::Useless(failed));
+                }
+            }
+            let Some(challenge) = authorization.challenge(self.responder.challenge()) else {
+                let kind = kind(&self.responder.challenge());
+                return Err(Step::Useless(Failed::new(format!("the server offers no challenge {kind} for {name}"))));
+            };
+            self.responder.offer(&name, &challenge.key_authorization()).await.map_err(Failed::new)?;
+        }
+        self.responder.settle().await.map_err(Failed::new)?;
+        let mut authorizations = order.authorizations();
+        while let Some(authorization) = authorizations.next().await {
+            let mut authorization = authorization?;
+            if authorization.status == AuthorizationStatus::Pending
+                && let Some(mut challenge) = authorization.challenge(self.responder.challenge())
+                // A process that was killed may have said so already.
+                && challenge.status == ChallengeStatus::Pending
+            {
+                with_nonces(async || challenge.set_ready().await).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn finalize(&self, order: &mut Order, key: &str) -> Result<(), Step> {
+        let request = request(&self.wanted.names, key).map_err(|error| Step::Useless(Failed::new(error)))?;
+        match with_nonces(async || order.finalize_csr(&request).await).await {
+            // The answer to an earlier one was lost.
+            Err(AcmeError::Api(problem)) if problem::kind(&problem) == Some("orderNotReady") => Ok(()),
+            Err(AcmeError::Api(problem)) if !is_passing(&problem) => {
+                Err(Step::Useless(self.failed(&AcmeError::Api(problem))))
+            }
+            finalized => Ok(finalized?),
+        }
+    }
+
+    async fn download(&self, order: &mut Order) -> Result<String, Step> {
+        match with_nonces(async || order.certificate().await).await {
+            Ok(Some(chain)) => Ok(chain),
+            Ok(None) => Err(Step::Useless(Failed::new("the server's order has no certificate"))),
+            Err(AcmeError::Api(problem)) if !is_passing(&problem) => {
+                Err(Step::Useless(self.failed(&AcmeError::Api(problem))))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Looks at a certificate before it is used.
+    fn accept(&self, chain: &str, key: &str) -> Result<String, Ended> {
+        match issued::check(chain, key, &self.wanted.names) {
+            Ok(chain) => Ok(chain),
+            // The order is good for as long as the clock is wrong.
+            Err(unfit @ Unfit::NotYet(_)) => Err(Ended::Unfinished(Failed::new(unfit))),
+            Err(unfit) => Err(Ended::Useless(Failed::new(unfit))),
+        }
+    }
+
+    /// Why the server has refused an order: what it says of the challenges, else of the order.
+    async fn refusal(&self, order: &mut Order) -> Failed {
+        let own = order.state().error.clone();
+        let mut told = Vec::new();
+        let read = with_nonces(async || {
+            told.clear();
+            let mut authorizations = order.authorizations();
+            while let Some(authorization) = authorizations.next().await {
+                let authorization = authorization?;
+                let name = authorization.identifier().to_string();
+                let problems = authorization.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
+                told.extend(problems.map(|problem| format!("{name}: {}", problem::words(problem))));
+            }
+            Ok(())
+        });
+        // What was read until then is told.
+        let _ = read.await;
+        match own {
+            _ if !told.is_empty() => Failed::new(told.join("; ")),
+            Some(problem) => self.failed(&AcmeError::Api(problem)),
+            None => Failed::new("the server has refused the order, and does not say why"),
+        }
+    }
 }
 
-/// Why the server has refused an order: what it says of the challenges.
-async fn refused(order: &mut Order) -> Option<Failed> {
-    let mut told = Vec::new();
-    let mut authorizations = order.authorizations();
-    while let Some(Ok(mut authorization)) = authorizations.next().await {
-        if authorization.refresh().await.is_err() {
-            continue;
-        }
-        let name = authorization.identifier().to_string();
-        let problems = authorization.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
-        told.extend(problems.map(|problem| format!("{name}: {}", words(problem))));
+/// How an order is looked at.
+struct Pace {
+    pause: Duration,
+    failures: u32,
+}
+
+/// Why a step was not done.
+enum Step {
+    /// What the server or the network said.
+    Asked(AcmeError),
+    /// It is not the server's fault.
+    Failed(Failed),
+    /// The order leads to no certificate.
+    Useless(Failed),
+}
+
+impl From<AcmeError> for Step {
+    fn from(error: AcmeError) -> Self {
+        Self::Asked(error)
     }
-    (!told.is_empty()).then(|| Failed::new(told.join("; ")))
+}
+
+impl From<Failed> for Step {
+    fn from(failed: Failed) -> Self {
+        Self::Failed(failed)
+    }
+}
+
+/// The same request may be answered the next time.
+fn may_pass(error: &AcmeError) -> bool {
+    match error {
+        AcmeError::Api(problem) => is_passing(problem) && !problem::is_rate_limit(problem),
+        AcmeError::Json(_) | AcmeError::Other(_) => true,
+        _ => false,
+    }
+}
+
+/// The name of a challenge.
+fn kind(challenge: &ChallengeType) -> &'static str {
+    match challenge {
+        ChallengeType::TlsAlpn01 => "tls-alpn-01",
+        ChallengeType::Dns01 => "dns-01",
+        _ => "of that kind",
+    }
 }
 
 /// A certificate signing request in DER (RFC 2986). The names are in its extension alone.
@@ -251,32 +435,4 @@ fn request(names: &BTreeSet<String>, key: &str) -> Result<Vec<u8>, rcgen::Error>
     let mut params = CertificateParams::new(names.iter().cloned().collect::<Vec<_>>())?;
     params.distinguished_name = DistinguishedName::new();
     Ok(params.serialize_request(&KeyPair::from_pem(key)?)?.der().to_vec())
-}
-
-fn failed(error: &AcmeError) -> Failed {
-    match error {
-        AcmeError::Api(problem) => Failed { rate_limited: is_rate_limit(problem), ..Failed::new(words(problem)) },
-        other => Failed::new(other),
-    }
-}
-
-/// What a server says.
-fn words(problem: &Problem) -> String {
-    let kind = problem.r#type.as_deref().map(|kind| kind.trim_start_matches("urn:ietf:params:acme:error:"));
-    let parts = problem.subproblems.iter().filter_map(|part| part.detail.as_deref());
-    let detail: Vec<&str> = problem.detail.as_deref().into_iter().chain(parts).collect();
-    match (kind, detail.is_empty()) {
-        (Some(kind), false) => format!("{} ({kind})", detail.join("; ")),
-        (Some(kind), true) => kind.to_owned(),
-        (None, _) => detail.join("; "),
-    }
-}
-
-fn is_rate_limit(problem: &Problem) -> bool {
-    problem.status == Some(429) || problem.r#type.as_deref() == Some("urn:ietf:params:acme:error:rateLimited")
-}
-
-fn is_unknown_account(problem: &Problem) -> bool {
-    let kind = problem.r#type.as_deref().and_then(|kind| kind.strip_prefix("urn:ietf:params:acme:error:"));
-    matches!(kind, Some("accountDoesNotExist" | "unauthorized"))
 }

@@ -18,29 +18,29 @@ const WAITS: [Duration; 6] = [
 const AFTER_RATE_LIMIT: Duration = Duration::from_secs(3600);
 
 /// No wait is longer, whatever the server asks for: it would otherwise decide when the certificate is renewed.
-const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// The dates of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Validity {
+pub(super) struct Validity {
     /// Its first moment.
-    pub not_before: OffsetDateTime,
+    pub(super) not_before: OffsetDateTime,
     /// Its last one.
-    pub not_after: OffsetDateTime,
+    pub(super) not_after: OffsetDateTime,
 }
 
 /// Where an ACME server wants a certificate to be renewed (RFC 9773 section 4.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
+pub(super) struct Window {
     /// Its first moment.
-    pub start: OffsetDateTime,
+    pub(super) start: OffsetDateTime,
     /// Its last one.
-    pub end: OffsetDateTime,
+    pub(super) end: OffsetDateTime,
 }
 
 /// When a certificate is renewed: at a moment of the window, else after two thirds of its life or a little before. `random` is of
 /// `0.0..1.0`. A window that lies behind the certificate's end, or has no length, is not followed.
-pub fn renewal(validity: Validity, window: Option<Window>, random: f64) -> OffsetDateTime {
+pub(super) fn renewal(validity: Validity, window: Option<Window>, random: f64) -> OffsetDateTime {
     let random = random.clamp(0.0, 1.0);
     if let Some(Window { start, end }) = window.filter(|window| window.start < window.end)
         && start < validity.not_after
@@ -53,7 +53,7 @@ pub fn renewal(validity: Validity, window: Option<Window>, random: f64) -> Offse
 
 /// How long to wait after so many failures in a row, at least one. `retry_after` is what the server has asked for, and
 /// `rate_limited` whether it has said that there were too many requests.
-pub fn retry(failures: usize, retry_after: Option<Duration>, rate_limited: bool, random: f64) -> Duration {
+pub(super) fn retry(failures: usize, retry_after: Option<Duration>, rate_limited: bool, random: f64) -> Duration {
     let wait = WAITS.get(failures.saturating_sub(1)).or(WAITS.last()).copied().unwrap_or(LONGEST_WAIT);
     let wait = if rate_limited { wait.max(AFTER_RATE_LIMIT) } else { wait };
     // Gates that were started together do not come back together.

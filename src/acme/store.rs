@@ -43,7 +43,7 @@ const KEY_LABEL: &str = "PRIVATE KEY";
 
 /// A file of the folder cannot be read or written.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub(crate) enum StoreError {
     /// It cannot be written.
     #[error(transparent)]
     Write(#[from] files::Error),
@@ -65,37 +65,46 @@ pub enum StoreError {
     },
 }
 
+/// An account at a server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Account {
+    /// Its URL.
+    pub(crate) url: String,
+    /// How the server was told that its owner can be reached.
+    pub(crate) contact: Option<String>,
+}
+
 /// What was ordered, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ordered {
+pub(crate) struct Ordered {
     /// The URL of the server's directory.
-    pub directory: String,
+    pub(crate) directory: String,
     /// The names.
-    pub names: BTreeSet<String>,
+    pub(crate) names: BTreeSet<String>,
 }
 
 /// Orders that have failed in a row. Times are in seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failures {
+pub(crate) struct Failures {
     /// What was ordered.
-    pub ordered: Ordered,
+    pub(crate) ordered: Ordered,
     /// The last one.
-    pub last: FailedOrder,
+    pub(crate) last: FailedOrder,
     /// When the next one may begin.
-    pub not_before: i64,
+    pub(crate) not_before: i64,
 }
 
 /// An order that has been placed, and is not over.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlacedOrder {
+pub(crate) struct PlacedOrder {
     /// The URL of the server's directory.
-    pub directory: String,
+    pub(crate) directory: String,
     /// The URL of the order.
-    pub url: String,
+    pub(crate) url: String,
     /// The names that it is about.
-    pub names: BTreeSet<String>,
+    pub(crate) names: BTreeSet<String>,
     /// The key of its certificate, PKCS#8 in PEM.
-    pub key: String,
+    pub(crate) key: String,
 }
 
 impl std::fmt::Debug for PlacedOrder {
@@ -107,11 +116,11 @@ impl std::fmt::Debug for PlacedOrder {
 
 /// The folder.
 #[derive(Clone, Debug)]
-pub struct Store(PathBuf);
+pub(crate) struct Store(PathBuf);
 
 impl Store {
     /// The folder at `path`, which is made when something is written.
-    pub fn new(path: &Path) -> Self {
+    pub(crate) fn new(path: &Path) -> Self {
         Self(path.to_owned())
     }
 
@@ -120,7 +129,7 @@ impl Store {
     /// # Errors
     ///
     /// The file cannot be read, or is no such key.
-    pub fn account_key(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+    pub(crate) fn account_key(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         let Some(text) = self.read(ACCOUNT_KEY)? else { return Ok(None) };
         let damaged = |error: String| StoreError::Damaged { path: self.0.join(ACCOUNT_KEY), error };
         let pem = pem::parse(text.as_slice()).map_err(|error| damaged(error.to_string()))?;
@@ -135,7 +144,7 @@ impl Store {
     /// # Errors
     ///
     /// The file cannot be written.
-    pub fn keep_account_key(&self, pkcs8: &[u8]) -> Result<(), StoreError> {
+    pub(crate) fn keep_account_key(&self, pkcs8: &[u8]) -> Result<(), StoreError> {
         self.write(ACCOUNT_KEY, pem::encode(&Pem::new(KEY_LABEL, pkcs8)).into_bytes())
     }
 
@@ -144,7 +153,7 @@ impl Store {
     /// # Errors
     ///
     /// A file cannot be renamed or removed.
-    pub fn put_account_key_aside(&self) -> Result<(), StoreError> {
+    pub(crate) fn put_account_key_aside(&self) -> Result<(), StoreError> {
         let (path, aside) = (self.0.join(ACCOUNT_KEY), self.0.join(format!("{ACCOUNT_KEY}.refused")));
         self.remove(ACCOUNTS)?;
         match std::fs::rename(&path, aside) {
@@ -153,30 +162,30 @@ impl Store {
         }
     }
 
-    /// The URL of the account at this directory.
+    /// The account at this directory.
     ///
     /// # Errors
     ///
     /// The file cannot be read.
-    pub fn account(&self, directory: &str) -> Result<Option<String>, StoreError> {
+    pub(crate) fn account(&self, directory: &str) -> Result<Option<Account>, StoreError> {
         Ok(self.accounts()?.remove(directory))
     }
 
-    /// Keeps the URL of the account at this directory; `None` for one that the server no longer knows.
+    /// Keeps the account at this directory; `None` for one that the server no longer knows.
     ///
     /// # Errors
     ///
     /// The file cannot be written.
-    pub fn keep_account(&self, directory: &str, url: Option<&str>) -> Result<(), StoreError> {
+    pub(crate) fn keep_account(&self, directory: &str, account: Option<&Account>) -> Result<(), StoreError> {
         let mut accounts = self.accounts()?;
-        match url {
-            Some(url) => accounts.insert(directory.to_owned(), url.to_owned()),
+        match account {
+            Some(account) => accounts.insert(directory.to_owned(), account.clone()),
             None => accounts.remove(directory),
         };
         self.write_json(ACCOUNTS, &accounts)
     }
 
-    fn accounts(&self) -> Result<BTreeMap<String, String>, StoreError> {
+    fn accounts(&self) -> Result<BTreeMap<String, Account>, StoreError> {
         Ok(self.read_json(ACCOUNTS)?.unwrap_or_default())
     }
 
@@ -185,7 +194,7 @@ impl Store {
     /// # Errors
     ///
     /// The file cannot be read.
-    pub fn order(&self, directory: &str, names: &BTreeSet<String>) -> Result<Option<PlacedOrder>, StoreError> {
+    pub(crate) fn order(&self, directory: &str, names: &BTreeSet<String>) -> Result<Option<PlacedOrder>, StoreError> {
         let order = self.read_json::<PlacedOrder>(ORDER)?;
         Ok(order.filter(|order| order.directory == directory && order.names == *names))
     }
@@ -195,7 +204,7 @@ impl Store {
     /// # Errors
     ///
     /// The file cannot be written.
-    pub fn keep_order(&self, order: &PlacedOrder) -> Result<(), StoreError> {
+    pub(crate) fn keep_order(&self, order: &PlacedOrder) -> Result<(), StoreError> {
         self.write_json(ORDER, order)
     }
 
@@ -204,7 +213,7 @@ impl Store {
     /// # Errors
     ///
     /// The file cannot be removed.
-    pub fn forget_order(&self) -> Result<(), StoreError> {
+    pub(crate) fn forget_order(&self) -> Result<(), StoreError> {
         self.remove(ORDER)
     }
 
@@ -213,7 +222,7 @@ impl Store {
     /// # Errors
     ///
     /// The file cannot be read.
-    pub fn certificate(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+    pub(crate) fn certificate(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         self.read(AcmeState::CERTIFICATE)
     }
 
@@ -222,7 +231,7 @@ impl Store {
     /// # Errors
     ///
     /// The file cannot be written.
-    pub fn keep_certificate(&self, pem: Vec<u8>) -> Result<(), StoreError> {
+    pub(crate) fn keep_certificate(&self, pem: Vec<u8>) -> Result<(), StoreError> {
         self.write(AcmeState::CERTIFICATE, pem)
     }
 
@@ -231,7 +240,7 @@ impl Store {
     /// # Errors
     ///
     /// The file cannot be read.
-    pub fn issued(&self) -> Result<Option<Ordered>, StoreError> {
+    pub(crate) fn issued(&self) -> Result<Option<Ordered>, StoreError> {
         self.read_json(ISSUED)
     }
 
@@ -240,7 +249,7 @@ impl Store {
     /// # Errors
     ///
     /// The file cannot be written.
-    pub fn keep_issued(&self, ordered: &Ordered) -> Result<(), StoreError> {
+    pub(crate) fn keep_issued(&self, ordered: &Ordered) -> Result<(), StoreError> {
         self.write_json(ISSUED, ordered)
     }
 
@@ -249,7 +258,7 @@ impl Store {
     /// # Errors
     ///
     /// The file cannot be read.
-    pub fn tried(&self) -> Result<Option<Ordered>, StoreError> {
+    pub(crate) fn tried(&self) -> Result<Option<Ordered>, StoreError> {
         self.read_json(TRIED)
     }
 
@@ -258,7 +267,7 @@ impl Store {
     /// # Errors
     ///
     /// The file cannot be written.
-    pub fn keep_tried(&self, ordered: &Ordered) -> Result<(), StoreError> {
+    pub(crate) fn keep_tried(&self, ordered: &Ordered) -> Result<(), StoreError> {
         self.write_json(TRIED, ordered)
     }
 
@@ -267,7 +276,7 @@ impl Store {
     /// # Errors
     ///
     /// The file cannot be read.
-    pub fn failures(&self) -> Result<Option<Failures>, StoreError> {
+    pub(crate) fn failures(&self) -> Result<Option<Failures>, StoreError> {
         self.read_json(FAILURES)
     }
 
@@ -276,7 +285,7 @@ impl Store {
     /// # Errors
     ///
     /// The file cannot be written or removed.
-    pub fn keep_failures(&self, failures: Option<&Failures>) -> Result<(), StoreError> {
+    pub(crate) fn keep_failures(&self, failures: Option<&Failures>) -> Result<(), StoreError> {
         match failures {
             Some(failures) => self.write_json(FAILURES, failures),
             None => self.remove(FAILURES),
@@ -288,7 +297,7 @@ impl Store {
     /// # Errors
     ///
     /// They cannot be made.
-    pub fn make_folders(&self) -> io::Result<()> {
+    pub(crate) fn make_folders(&self) -> io::Result<()> {
         for file in [AcmeState::CERTIFICATE, LOCK] {
             let folder = self.0.join(file);
             let folder = folder.parent().unwrap_or(&self.0);
@@ -302,7 +311,7 @@ impl Store {
     /// # Errors
     ///
     /// The lock's file cannot be made.
-    pub fn lock(&self) -> io::Result<Option<File>> {
+    pub(crate) fn lock(&self) -> io::Result<Option<File>> {
         self.make_folders()?;
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(self.0.join(LOCK))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -362,10 +371,11 @@ mod tests {
         assert!(store.account_key().expect("none").is_none() && store.certificate().expect("none").is_none());
         store.keep_account_key(&[7; 48]).expect("a key");
         assert_eq!(store.account_key().expect("a key").as_deref(), Some(&vec![7; 48]));
-        store.keep_account("https://a/dir", Some("https://a/1")).expect("an account");
-        store.keep_account("https://b/dir", Some("https://b/1")).expect("another one");
+        let at_a = Account { url: "https://a/1".to_owned(), contact: Some("mailto:me@home.example".to_owned()) };
+        store.keep_account("https://a/dir", Some(&at_a)).expect("an account");
+        store.keep_account("https://b/dir", Some(&Account { contact: None, ..at_a.clone() })).expect("another one");
         store.keep_account("https://b/dir", None).expect("it is forgotten");
-        assert_eq!(store.account("https://a/dir").expect("an account").as_deref(), Some("https://a/1"));
+        assert_eq!(store.account("https://a/dir").expect("an account"), Some(at_a));
         assert_eq!(store.account("https://b/dir").expect("none there"), None);
         let names = BTreeSet::from(["nas.home.example".to_owned()]);
         let (directory, url, key) = ("https://a/dir".to_owned(), "https://a/o/1".to_owned(), "a key".to_owned());

@@ -153,6 +153,9 @@ enum Command {
     /// Send messages to the owner for the process at stdin: a part of "doorward run"
     #[command(hide = true)]
     Notifier(notify::NotifierArgs),
+    /// Order public certificates for the process at stdin: a part of "doorward run"
+    #[command(hide = true)]
+    AcmeAgent(run::RunArgs),
     /// Make a key file for session tickets that several gates share; and man pages and shell completions
     Generate(help::GenerateArgs),
 }
@@ -292,6 +295,7 @@ pub fn main() -> ExitCode {
         Command::Launcher(args) => run::launch(&args),
         Command::Notify(args) => notify::run(&args),
         Command::Notifier(args) => notify::send(&args),
+        Command::AcmeAgent(args) => run::order(&args),
         Command::Help(args) => help::run(&args),
         Command::Generate(args) => help::generate(&args),
     }

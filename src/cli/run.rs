@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{ConfigArg, exit, failed};
+use crate::acme::{self, AgentError};
 use crate::config::in_use::InUse;
 use crate::explain::clock::Zone;
 use crate::handover::{HandOver, Launcher, launcher};
@@ -128,6 +129,19 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
             exit::CUT.into()
         }
         Err(error) => failed(exit::START, &error),
+    }
+}
+
+/// Orders public certificates for the gate at stdin.
+pub(super) fn order(args: &RunArgs) -> ExitCode {
+    let file = match args.config() {
+        Ok(file) => file,
+        Err(message) => return failed(exit::CONFIG, &message),
+    };
+    match acme::agent(&file) {
+        Ok(()) => exit::OK.into(),
+        Err(error @ AgentError::NoChannel) => failed(exit::USAGE, &error),
+        Err(error) => failed(exit::UNEXPECTED, &format!("no public certificate can be ordered: {error}")),
     }
 }
 

@@ -169,6 +169,17 @@ pub fn load_acme(file: &Path) -> Result<(Option<Arc<checked::Acme>>, checked::Sa
     })
 }
 
+/// Reads a certificate and its key from the contents of one file, and the host names that it is for.
+///
+/// # Errors
+/// In words, why the gate cannot use it.
+pub(crate) fn one_file_certificate(
+    path: &Path,
+    contents: &[u8],
+) -> Result<(Arc<checked::Certificate>, Vec<String>), String> {
+    check::one_file_certificate(path, contents)
+}
+
 /// Reads the section `[history]` alone.
 ///
 /// # Errors

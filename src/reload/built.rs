@@ -1,6 +1,5 @@
 //! Reads and checks what is to replace the configuration in force.
 
-use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -19,18 +18,19 @@ pub(super) struct Built {
 }
 
 impl Built {
-    /// Reads the configuration and binds its listeners, as at the start. The `bound` ones that it still has stay; without them,
+    /// Reads the configuration of `old` again and binds its listeners, as at the start. The `bound` ones that it still has stay; without them,
     /// none is bound. `seen` is set to the files that were read, even if that fails.
     pub(super) fn of(
-        file: &Path,
+        old: &Config,
         bound: Option<&[Arc<Listener>]>,
         seen: &mut Seen,
         sandbox: &Arc<Sandbox>,
     ) -> Result<Self, Vec<String>> {
         let lines = |errors: ConfigErrors| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let (config, read) = config::load_within(file, &may_read(sandbox));
+        let (config, read) = config::load_within(&old.file, &may_read(sandbox));
         *seen = read;
-        let config = config.map_err(lines)?;
+        let mut config = config.map_err(lines)?;
+        config.keep_public_certificate(old);
         expectations::check(&config).map_err(lines)?;
         let listeners = match bound {
             // It takes no more clients. That its sessions are reviewed counts for more than a backend that it cannot reach.

@@ -171,7 +171,7 @@ impl Inner {
         let (before, mut seen) = (self.current.borrow().seen.again(), Seen::default());
         debug!(file = %old.file.display(), "reload: reads the configuration");
         let binds = !self.retired.load(Ordering::SeqCst);
-        match caught(|| Built::of(&old.file, binds.then_some(&*bound), &mut seen, &self.sandbox)) {
+        match caught(|| Built::of(&old, binds.then_some(&*bound), &mut seen, &self.sandbox)) {
             Ok(built) => self.apply(built, &bound, requested).map_err(|errors| self.refuse(errors, None, requested)),
             // The files before are watched as well: the error may have kept some from being read.
             Err(errors) => Err(self.refuse(errors, Some(seen.and(&before)), requested)),

@@ -30,7 +30,7 @@ pub(crate) use self::fence::Fence;
 use self::fence::Restricts;
 use self::landlock::Restricted;
 pub(crate) use self::needs::Needs;
-use crate::config::checked::{Config, SandboxMode};
+use crate::config::checked::{Acme, Config, SandboxMode};
 
 /// What is in force, and what it allows.
 #[derive(Debug, Default)]
@@ -83,6 +83,14 @@ impl Sandbox {
     /// As [`enter`](Self::enter).
     pub fn enter_to_reach(mode: SandboxMode, host: &str, port: u16) -> Result<Self, Incomplete> {
         Self::enter_for(mode, &Needs::to_reach(host, port), None)
+    }
+
+    /// Gives up what the process does not need that orders public certificates, and keeps them in this folder.
+    ///
+    /// # Errors
+    /// As [`enter`](Self::enter).
+    pub fn enter_to_order(mode: SandboxMode, acme: &Acme, folder: &Path) -> Result<Self, Incomplete> {
+        Self::enter_for(mode, &Needs::to_order(acme, folder), None)
     }
 
     fn enter_for(mode: SandboxMode, needs: &Needs, runtime_folders: Option<OsString>) -> Result<Self, Incomplete> {

@@ -6,7 +6,9 @@ use std::ffi::OsStr;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use crate::config::checked::{Backend, Config, LogOutput};
+use hyper::Uri;
+
+use crate::config::checked::{Acme, Backend, Config, LogOutput};
 use crate::config::folders;
 
 /// The files that getaddrinfo(3) reads: their folders are where an editor, a DHCP client or a resolver puts the next ones.
@@ -38,6 +40,8 @@ const PROCESSORS: &str = "/sys/devices/system/cpu";
 /// DNS over TCP, for answers that are too long for a datagram.
 const DNS: u16 = 53;
 
+const HTTPS: u16 = 443;
+
 /// What the gate uses after its start.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Needs {
@@ -45,7 +49,7 @@ pub(crate) struct Needs {
     pub(super) files: BTreeSet<PathBuf>,
     /// The log, if it is a file.
     pub(super) log: Option<PathBuf>,
-    /// The folder of the history, if it is there.
+    /// The folder of the history, or of the public certificate in the process that orders it, if it is there.
     pub(super) history: Option<PathBuf>,
     /// The control socket, whose file the gate removes when it stops.
     pub(super) control: Option<PathBuf>,
@@ -95,6 +99,16 @@ impl Needs {
             .parse::<IpAddr>()
             .map_or_else(|_| Backend::Host(host.to_owned(), port), |address| Backend::Address((address, port).into()));
         Self { backends: vec![("notify".to_owned(), backend)], ..Self::default() }
+    }
+
+    /// Those of the process that orders public certificates: an ACME server may have its parts on several hosts, with the port of
+    /// its directory or that of HTTPS.
+    pub(super) fn to_order(acme: &Acme, folder: &Path) -> Self {
+        let directories = acme.trial.iter().chain([&acme.directory]);
+        let ports = directories.filter_map(|directory| directory.url.parse::<Uri>().ok()?.port_u16()).chain([HTTPS]);
+        // Not one of these hosts in particular.
+        let backends = ports.map(|port| ("acme".to_owned(), Backend::Host(String::new(), port)));
+        Self { backends: backends.collect(), history: Some(folder.to_owned()), ..Self::default() }
     }
 
     /// Whether names of hosts are looked up.

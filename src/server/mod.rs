@@ -10,9 +10,11 @@
 //! | `successor` | the new process: takes over from the one before |
 //! | `second_run` | says that the gate is running already |
 //! | `service_manager` | systemd |
+//! | `certificates` | follows the process that orders public certificates |
 //! | `notices` | hands messages to the owner over to the processes that send them |
 
 mod accept;
+mod certificates;
 mod manager_socket;
 mod notices;
 mod opened;

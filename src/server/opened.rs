@@ -8,6 +8,7 @@ use socket2::Socket;
 use tracing::debug;
 
 use super::{StartError, second_run, service_manager};
+use crate::acme::Store;
 use crate::admin::Admin;
 use crate::admission::descriptors::{Budget, Descriptors};
 use crate::config::checked::{Config, ControlSocket, KernelTls};
@@ -109,6 +110,10 @@ impl Opened {
             let made = history::make_folder(&folder);
             (folder, made.err())
         });
+        if let Some(acme) = &config.acme {
+            // For the sandbox as well. The process that writes there says what is in the way.
+            let _ = Store::new(&acme.state.of_this_process()).make_folders();
+        }
         let runtime_folders = std::env::var_os("RUNTIME_DIRECTORY");
         let mut control_error = None;
         let control = match config.control.socket.path(runtime_folders.as_deref()) {

@@ -116,12 +116,7 @@ pub(super) fn load(acme: &Acme, place: &Place, report: &mut Report) -> Option<Lo
     };
     match certificate::temporary(&acme.names, &path) {
         Ok(loaded) => {
-            report.warn(
-                place,
-                format!(
-                    "{why}; until there is one, clients are shown a temporary certificate, which they do not trust"
-                ),
-            );
+            report.warn(place, format!("{why}{}", Acme::UNTIL_ISSUED));
             Some(loaded)
         }
         Err(error) => {

@@ -27,13 +27,13 @@ mod trust;
 mod wake;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::checked::{
-    Acme, Banned, CanaryRoute, CipherStrength, ClientAuth, Config, Expectation, KernelTls, Limits, Log, LogFormat,
-    LogOutput, Metrics, SandboxMode, Timeouts,
+    Acme, Banned, CanaryRoute, Certificate, CipherStrength, ClientAuth, Config, Expectation, KernelTls, Limits, Log,
+    LogFormat, LogOutput, Metrics, SandboxMode, Timeouts,
 };
 use super::file_states::Seen;
 use super::raw::{Raw, RawLimits, RawLog, RawRoute, RawSandbox, RawTimeouts};
@@ -184,6 +184,12 @@ fn check_certificate(raw: &Raw, report: &mut Report) -> (Option<Option<Arc<Acme>
             }
         },
     }
+}
+
+/// Reads a certificate and its key from the contents of one file, and the host names that it is for.
+pub(super) fn one_file_certificate(path: &Path, contents: &[u8]) -> Result<(Arc<Certificate>, Vec<String>), String> {
+    let file = files::NamedFile { path: path.to_owned(), bytes: contents.to_vec(), owner: 0, mode: 0o600 };
+    certificate::of_one_file(&file).map(|loaded| (loaded.certificate, loaded.dns_names))
 }
 
 fn check_routes(

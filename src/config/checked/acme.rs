@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 
-use super::Secret;
+use super::{Certificate, CertificateSource, Config, Route, RouteMode, Secret};
 
 /// A public certificate for the server names of the routes that have none of their own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +41,43 @@ pub struct AcmeDirectory {
     pub name: String,
     /// Its URL, with https.
     pub url: String,
+}
+
+impl Config {
+    /// Goes on using the public certificate of the configuration before, where this one found none in the file: whatever has
+    /// happened to that, clients trust the certificate until it expires.
+    pub(crate) fn keep_public_certificate(&mut self, before: &Self) {
+        let terminated = |route: &Route| match &route.mode {
+            RouteMode::Terminate(terminate) => Some(Arc::clone(&terminate.certificate)),
+            RouteMode::Passthrough => None,
+        };
+        let of_acme = |one: &Arc<Certificate>| one.source == CertificateSource::Acme;
+        let Some(kept) = before.routes.iter().filter_map(terminated).find(of_acme) else { return };
+        let mut is_kept = false;
+        for route in &mut self.routes {
+            if let RouteMode::Terminate(terminate) = &mut route.mode
+                && terminate.certificate.source == CertificateSource::Temporary
+            {
+                terminate.certificate = Arc::clone(&kept);
+                is_kept = true;
+            }
+        }
+        if is_kept {
+            for warning in self.warnings.iter_mut().filter(|warning| warning.key == Acme::KEY) {
+                let found = warning.message.split(Acme::UNTIL_ISSUED).next().unwrap_or_default();
+                warning.message = format!("{found}; the certificate before is used until it expires");
+            }
+        }
+    }
+}
+
+impl Acme {
+    /// The section.
+    pub(crate) const KEY: &str = "certificate.acme";
+
+    /// The end of the warning that there is no certificate.
+    pub(crate) const UNTIL_ISSUED: &str =
+        "; until there is one, clients are shown a temporary certificate, which they do not trust";
 }
 
 /// How an ACME server sees that a name belongs to the owner.
