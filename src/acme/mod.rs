@@ -28,7 +28,7 @@ mod problem;
 mod responder;
 mod schedule;
 mod served;
-mod store;
+pub(crate) mod store;
 
 pub use self::agent::{AgentError, agent};
 pub use self::challenges::{Challenges, InvalidChallenge};

@@ -17,7 +17,7 @@ use crate::reload::policy_report::{Decision, SampleClient};
 const NAME_MAX: usize = 64;
 
 /// Loads a configuration. If it is that of the installed gate, whose key only the gate may read, the owner's files are enough.
-fn load_as_owner(file: &Path) -> Result<Config, ConfigErrors> {
+pub(super) fn load_as_owner(file: &Path) -> Result<Config, ConfigErrors> {
     config::load(file).or_else(|errors| match Installed::find().filter(|gate| gate.config() == file) {
         Some(gate) => gate.load_with_owners_files(),
         None => Err(errors),

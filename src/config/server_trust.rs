@@ -8,6 +8,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::checked::{Certificate, CertificateSource, Config, RouteMode};
 use crate::model::identity::Identity;
+use crate::model::names::is_wildcard_too_wide;
 use crate::pki::public;
 
 /// Why devices trust a certificate of the gate, and where it is from.
@@ -96,6 +97,14 @@ pub fn shown(config: &Config) -> Vec<Shown<'_>> {
 pub fn is_public(config: &Config) -> bool {
     let mut kinds = certificates(config).map(|(_, certificate)| CertificateKind::of(certificate)).peekable();
     kinds.peek().is_some() && kinds.all(CertificateKind::is_public)
+}
+
+/// Whether clients that ask for `name` take a certificate for these names (RFC 6125 section 6.4.3).
+pub fn covers(dns_names: &[String], name: &str) -> bool {
+    let wildcard = name.split_once('.').map(|(_, parent)| format!("*.{parent}"));
+    dns_names.iter().filter(|dns| !is_wildcard_too_wide(dns)).any(|dns| {
+        dns.eq_ignore_ascii_case(name) || wildcard.as_ref().is_some_and(|wildcard| dns.eq_ignore_ascii_case(wildcard))
+    })
 }
 
 /// The certificates of the routes that terminate TLS.

@@ -1,7 +1,7 @@
 //! `doorward init --acme`: a public certificate, which the gate orders.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use rustls::pki_types::CertificateDer;
@@ -56,6 +56,25 @@ impl AcmeArgs {
             trial: (self.acme_directory == LETSENCRYPT).then(|| STAGING.to_owned()),
             trust: self.acme_trust.as_ref().map(|_| format!("{}/{TRUST_FILE}", super::FOLDER)),
         })
+    }
+
+    /// The same for a configuration that is there already; `trust` is an absolute path.
+    pub(in crate::cli) fn section(contact: Option<&str>, directory: Option<&str>, trust: Option<&Path>) -> String {
+        let directory = directory.unwrap_or(LETSENCRYPT).to_owned();
+        let args = Self { acme: true, acme_contact: contact.map(str::to_owned), acme_directory: directory, acme_trust: None };
+        let mut starter = args.starter().unwrap_or_default();
+        starter.trust = trust.map(|file| file.display().to_string());
+        starter.to_toml()
+    }
+
+    /// Parses an e-mail address.
+    pub(in crate::cli) fn parse_contact(text: &str) -> Result<String, String> {
+        parse_contact(text)
+    }
+
+    /// Parses the name or the URL of a directory.
+    pub(in crate::cli) fn parse_directory(text: &str) -> Result<String, String> {
+        parse_directory(text)
     }
 
     /// The contents of `--acme-trust`.
