@@ -1,8 +1,10 @@
 //! What all connections of a running gate share.
 
+mod issuance;
+
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use rustls::pki_types::UnixTime;
@@ -66,6 +68,8 @@ pub(crate) struct Gate {
     pub(crate) issuance: watch::Sender<Option<Issuance>>,
     /// Notified when the owner wants the certificate renewed now.
     pub(crate) renewal_wanted: Notify,
+    /// What the owner was told of orders that fail.
+    issuance_told: Mutex<issuance::ToldOfRow>,
     /// The open sessions.
     pub(crate) sessions: Arc<Sessions>,
     /// Cancelled when no more connections are admitted. Open sessions go on.
@@ -77,16 +81,6 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// How the orders for the public certificate go by now.
-    pub(crate) fn issuance_is(&self, issuance: Issuance) {
-        self.issuance.send_replace(Some(issuance));
-    }
-
-    /// None is ordered any more.
-    pub(crate) fn issuance_is_over(&self) {
-        self.issuance.send_replace(None);
-    }
-
     pub(crate) fn new(
         snapshot: Snapshot,
         admission: Admission,
@@ -110,6 +104,7 @@ impl Gate {
             challenges: Challenges::default(),
             issuance: watch::Sender::default(),
             renewal_wanted: Notify::new(),
+            issuance_told: Mutex::default(),
             sessions: Arc::default(),
             draining: CancellationToken::new(),
             reviewed: Notify::new(),

@@ -19,9 +19,9 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::http::Client;
-use super::order::{Failed, Wanted};
 use super::problem::{self, failed};
 use super::store::{Account, Store};
+use super::wanted::{Failed, Wanted};
 use crate::config::checked::Eab;
 
 /// What names the client to a server (RFC 8555 section 6.1).

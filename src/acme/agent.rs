@@ -14,12 +14,13 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::http::Client;
 use super::message::{FromAgent, ToAgent};
-use super::order::{self, Failed, Wanted};
+use super::order;
 use super::plan::{self, Known, Step};
 use super::responder::GateResponder;
 use super::schedule::{self, Window};
 use super::served::Served;
 use super::store::{Failures, Ordered, Store, StoreError};
+use super::wanted::{Failed, Wanted};
 use crate::config::checked::{Acme, AcmeDirectory};
 use crate::config::{self, ConfigErrors};
 use crate::handover::{Channel, channel_at_stdin, ignore_signals};

@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::server::NoServerSessionStorage;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio::time::Instant;
 
 use crate::client_hello::Hello;
@@ -84,9 +85,20 @@ impl Challenges {
         self.pending().clear();
     }
 
-    /// What a client is shown that asks as a validator does for a name with a pending order.
+    /// How many names have a pending order.
+    pub fn names_pending(&self) -> usize {
+        let pending = self.pending();
+        if pending.is_empty() {
+            return 0;
+        }
+        let now = Instant::now();
+        pending.values().filter(|challenge| challenge.until > now).count()
+    }
+
+    /// What a client is shown that asks as a validator does for a name with a pending order. A validator begins TLS at once.
     pub(crate) fn for_validator(&self, hello: &Hello, route: &Route) -> Option<Arc<ServerConfig>> {
-        if hello.is_validator && route.terminates() { self.find(hello.server_name.as_ref()?) } else { None }
+        let asks = hello.is_validator && hello.starttls.is_none() && route.terminates();
+        if asks { self.find(hello.server_name.as_ref()?) } else { None }
     }
 
     fn find(&self, name: &ServerName) -> Option<Arc<ServerConfig>> {
@@ -103,15 +115,22 @@ impl Challenges {
 /// The configuration of handshakes with a validator.
 fn server_config(name: &ServerName, key_authorization: Sha256) -> Result<ServerConfig, InvalidChallenge> {
     let key = rcgen::KeyPair::generate()?;
-    let mut params = rcgen::CertificateParams::new([name.as_str().to_owned()])?;
+    let mut params = rcgen::CertificateParams::default();
+    // One dNSName and no other name. Its dates are rcgen's, which include any that a wrong clock may have: validators have no use
+    // for them.
+    params.subject_alt_names = vec![rcgen::SanType::DnsName(name.as_str().try_into()?)];
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "ACME challenge");
     params.custom_extensions = vec![rcgen::CustomExtension::new_acme_identifier(&key_authorization.0)];
     let certificate = params.self_signed(&key)?.der().clone();
-    let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let key = provider.key_provider.load_private_key(PrivateKeyDer::Pkcs8(key.serialize_der().into()))?;
+    // Not `with_single_cert`: it reads the certificate, and refuses the critical extension.
+    let shown = SingleCertAndKey::from(CertifiedKey::new(vec![certificate], key));
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)?;
+        .with_cert_resolver(Arc::new(shown));
     config.alpn_protocols = vec![ACME_TLS_ALPN.to_vec()];
     // A ticket of such a handshake would be one without a client certificate.
     config.session_storage = Arc::new(NoServerSessionStorage {});

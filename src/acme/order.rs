@@ -4,12 +4,11 @@
 //! whatever status it has by then.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::time::Duration;
 
 use instant_acme::{
     Account as Session, AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, Error as AcmeError,
-    Identifier, KeyAuthorization, NewOrder, Order, OrderStatus,
+    Identifier, NewOrder, Order, OrderStatus,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use tokio::time::Instant;
@@ -19,8 +18,8 @@ use super::http::Client;
 use super::issued::{self, Unfit};
 use super::problem::{self, failed, is_passing, with_nonces};
 use super::schedule::Window;
-use super::store::{PlacedOrder, Store, StoreError};
-use crate::config::checked::Eab;
+use super::store::{PlacedOrder, Store};
+use super::wanted::{Failed, Responder, Wanted};
 
 /// How long a server may take to validate and to issue.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -31,67 +30,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How many requests of an attempt may fail, one less than this, for a reason that passes.
 const FAILURES_MAX: u32 = 4;
-
-/// Answers the challenges of an order.
-pub(super) trait Responder {
-    /// The challenge that it answers.
-    fn challenge(&self) -> ChallengeType;
-
-    /// Answers the challenge of `name`, which may be a wildcard, from now on.
-    fn offer(&self, name: &str, answer: &KeyAuthorization) -> impl Future<Output = Result<(), String>>;
-
-    /// Waits until the ACME server can see all that was offered.
-    fn settle(&self) -> impl Future<Output = Result<(), String>>;
-
-    /// The order is over.
-    fn withdraw(&self) -> impl Future<Output = ()>;
-}
-
-/// What is ordered, and where.
-#[derive(Clone, Debug)]
-pub(super) struct Wanted {
-    /// The URL of the server's directory.
-    pub(super) directory: String,
-    /// How the server can reach the owner, as in `mailto:alice@home.example`.
-    pub(super) contact: Option<String>,
-    /// The names.
-    pub(super) names: BTreeSet<String>,
-    /// The profile, if the server has several (draft-ietf-acme-profiles).
-    pub(super) profile: Option<String>,
-    /// For servers that make accounts only with a key of their operator.
-    pub(super) eab: Option<Eab>,
-    /// The certificate that is replaced, if the server is to know (RFC 9773 section 5).
-    pub(super) replaces: Option<CertificateIdentifier<'static>>,
-}
-
-/// Why there is no certificate.
-#[derive(Debug)]
-pub(super) struct Failed {
-    /// In words, with those of the server.
-    pub(super) error: String,
-    /// The server has said that there were too many requests.
-    pub(super) rate_limited: bool,
-    /// How long it has asked to wait.
-    pub(super) retry_after: Option<Duration>,
-}
-
-impl fmt::Display for Failed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.error)
-    }
-}
-
-impl From<StoreError> for Failed {
-    fn from(error: StoreError) -> Self {
-        Self::new(error)
-    }
-}
-
-impl Failed {
-    pub(super) fn new(error: impl fmt::Display) -> Self {
-        Self { error: error.to_string(), rate_limited: false, retry_after: None }
-    }
-}
 
 /// A certificate that was issued, in PEM. It fits its key and the names, and is valid.
 pub(super) struct Issued {

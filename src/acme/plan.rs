@@ -75,3 +75,134 @@ fn concerns(acme: &Acme, ordered: &Ordered) -> bool {
     let mut directories = acme.trial.iter().chain([&acme.directory]);
     ordered.names == acme.names && directories.any(|directory| directory.url == ordered.directory)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use time::Duration;
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::acme::schedule::Validity;
+    use crate::config::checked::{AcmeState, Challenge};
+    use crate::model::issuance::FailedOrder;
+
+    const START: OffsetDateTime = datetime!(2026-01-01 00:00 UTC);
+    const END: OffsetDateTime = datetime!(2026-04-01 00:00 UTC);
+
+    fn directory(name: &str) -> AcmeDirectory {
+        AcmeDirectory { name: name.to_owned(), url: format!("https://{name}/dir") }
+    }
+
+    fn names() -> BTreeSet<String> {
+        BTreeSet::from(["nas.home.example".to_owned()])
+    }
+
+    fn acme(trial: bool) -> Acme {
+        Acme {
+            contact: None,
+            directory: directory("main"),
+            trial: trial.then(|| directory("trial")),
+            trust: None,
+            challenge: Challenge::TlsAlpn01,
+            state: AcmeState::At("/acme".into()),
+            profile: None,
+            eab: None,
+            names: names(),
+            files: Vec::new(),
+        }
+    }
+
+    fn ordered(directory: &str) -> Ordered {
+        Ordered { directory: format!("https://{directory}/dir"), names: names() }
+    }
+
+    fn served() -> Served {
+        Served::of(names(), Validity { not_before: START, not_after: END })
+    }
+
+    fn known<'a>(acme: &'a Acme) -> Known<'a, 'static> {
+        Known {
+            acme,
+            served: None,
+            issued: None,
+            tried: None,
+            failures: None,
+            is_placed: false,
+            window: None,
+            now: START,
+            forced: false,
+        }
+    }
+
+    fn failures(at: OffsetDateTime, wait: Duration) -> Failures {
+        let at = at.unix_timestamp();
+        let last =
+            FailedOrder { at, in_a_row: 1, directory: "main".to_owned(), error: "no".to_owned(), remedies: Vec::new() };
+        Failures { ordered: ordered("main"), last, not_before: at + wait.whole_seconds() }
+    }
+
+    #[test]
+    fn first_order_is_placed_on_trial_until_one_has_succeeded() {
+        let acme = acme(true);
+        assert_eq!(next(&known(&acme)), Step::Order(&directory("trial")));
+        let tried = ordered("trial");
+        assert_eq!(next(&Known { tried: Some(&tried), ..known(&acme) }), Step::Order(&directory("main")));
+        // For other names it says nothing.
+        let other = Ordered { names: BTreeSet::from(["ssh.home.example".to_owned()]), ..tried };
+        assert_eq!(next(&Known { tried: Some(&other), ..known(&acme) }), Step::Order(&directory("trial")));
+    }
+
+    #[test]
+    fn certificate_in_use_is_renewed_at_the_directory_without_a_trial() {
+        let (acme, served, issued) = (acme(true), served(), ordered("main"));
+        let known = Known { served: Some(&served), issued: Some(&issued), ..known(&acme) };
+        let Step::Wait(until) = next(&known) else { panic!("it is new") };
+        assert!((START + Duration::days(56)..=START + Duration::days(60)).contains(&until), "{until}");
+        assert_eq!(next(&Known { now: until, ..known.clone() }), Step::Order(&directory("main")));
+        assert_eq!(next(&Known { forced: true, ..known.clone() }), Step::Order(&directory("main")));
+        assert_eq!(next(&Known { is_placed: true, ..known.clone() }), Step::Order(&directory("main")), "killed before");
+        let window = Window { start: START, end: START + Duration::HOUR };
+        assert!(
+            matches!(next(&Known { window: Some(window), ..known }), Step::Wait(at) if at < START + Duration::HOUR)
+        );
+    }
+
+    #[test]
+    fn certificate_from_elsewhere_or_for_other_names_is_replaced() {
+        let (served, issued, elsewhere) = (served(), ordered("main"), ordered("elsewhere"));
+        let (acme, mut more) = (acme(false), acme(false));
+        more.names.insert("ssh.home.example".to_owned());
+        for (acme, issued, waits) in [
+            (&acme, Some(&issued), true),
+            (&acme, Some(&elsewhere), false),
+            (&acme, None, false),
+            (&more, Some(&issued), false),
+        ] {
+            let step = next(&Known { served: Some(&served), issued, ..known(acme) });
+            assert_eq!(matches!(step, Step::Wait(_)), waits, "{step:?}");
+        }
+    }
+
+    #[test]
+    fn failed_order_is_waited_for_by_any_clock() {
+        let acme = acme(false);
+        let failed = failures(START, Duration::hours(2));
+        let at = |now| next(&Known { failures: Some(&failed), now, ..known(&acme) });
+        assert_eq!(at(START + Duration::HOUR), Step::Wait(START + Duration::hours(2)));
+        assert_eq!(at(START + Duration::hours(2)), Step::Order(&directory("main")));
+        // The clock was put back by years: the wait is no longer than it was.
+        let back = START - Duration::days(3000);
+        assert_eq!(at(back), Step::Wait(back + Duration::hours(2)));
+        // Forward by years.
+        assert_eq!(at(START + Duration::days(3000)), Step::Order(&directory("main")));
+        // A damaged file asks for no wait that is longer than any.
+        let endless = Failures { not_before: i64::MAX, ..failed.clone() };
+        let step = next(&Known { failures: Some(&endless), ..known(&acme) });
+        assert_eq!(step, Step::Wait(START + Duration::DAY));
+        // It was of another configuration.
+        let other = Failures { ordered: ordered("elsewhere"), ..failed };
+        assert_eq!(next(&Known { failures: Some(&other), ..known(&acme) }), Step::Order(&directory("main")));
+    }
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use instant_acme::{Error as AcmeError, Problem};
 
 use super::http::Client;
-use super::order::Failed;
+use super::wanted::Failed;
 
 /// What the kinds of problems begin with (RFC 8555 section 6.7).
 pub(super) const PREFIX: &str = "urn:ietf:params:acme:error:";

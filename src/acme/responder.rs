@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::message::FromAgent;
-use super::order::Responder;
+use super::wanted::Responder;
 use crate::handover::Channel;
 
 /// How long the gate may take to answer, which does nothing else for that.

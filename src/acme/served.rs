@@ -43,6 +43,11 @@ impl Served {
         })
     }
 
+    #[cfg(test)]
+    pub(super) fn of(names: BTreeSet<String>, validity: Validity) -> Self {
+        Self { names, validity, identifier: None, fingerprint: Sha256([0x80; 32]) }
+    }
+
     /// One of these names that it is not for.
     pub(super) fn lacks<'a>(&self, names: &'a BTreeSet<String>) -> Option<&'a str> {
         names.iter().find(|name| !self.covers(name)).map(String::as_str)

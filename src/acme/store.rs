@@ -301,7 +301,16 @@ impl Store {
         for file in [AcmeState::CERTIFICATE, LOCK] {
             let folder = self.0.join(file);
             let folder = folder.parent().unwrap_or(&self.0);
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+            if folder.is_dir() {
+                continue;
+            }
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            made.map_err(|error| match Errno::from_io_error(&error) {
+                Some(Errno::NOSYS) => {
+                    io::Error::other(format!("{} is gone: start the gate again, which makes it", folder.display()))
+                }
+                _ => io::Error::new(error.kind(), format!("{} cannot be made: {error}", folder.display())),
+            })?;
         }
         Ok(())
     }

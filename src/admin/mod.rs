@@ -21,7 +21,7 @@ use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::runtime;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -145,6 +145,7 @@ impl FuzzedListener {
             sessions: Arc::default(),
             log: Arc::new(Log::new(LogFormat::Json, io::sink()).ok()?),
             notices: Arc::default(),
+            issuance: watch::Sender::default().subscribe(),
             resolver: Default::default(),
             sandbox: Vec::new(),
             started: OffsetDateTime::now_utc(),

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::page;
 use crate::explain::clock::{Clock, Zone};
+use crate::explain::finding::ToldCertificate;
 use crate::explain::finding::told::{Report, ToldFinding, ToldVerdict};
 use crate::explain::look_up::ToldName;
 use crate::http::{HTML, JSON, Load, Policy, Reply, TEXT, reply};
@@ -51,6 +52,9 @@ struct Status {
     findings: Vec<ToldFinding>,
     /// The host names of backends.
     host_names: Vec<ToldName>,
+    /// The public certificate, if the configuration wants one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public_certificate: Option<ToldCertificate>,
 }
 
 /// The last body of a kind, and when it was rendered.
@@ -100,9 +104,10 @@ impl Responder {
         let facts = self.gate.view(clock.clone()).facts;
         let Report { verdict, findings } = Report::new(&facts, &clock);
         let host_names = facts.host_names.iter().map(|host| ToldName::new(host, clock.now())).collect();
+        let public_certificate = facts.public_certificate.as_ref().map(|public| public.told(&clock));
         let time = clock.now().format(&Rfc3339).unwrap_or_default();
         // Text and numbers are always JSON.
-        serde_json::to_string(&Status { time, verdict, findings, host_names }).unwrap_or_default()
+        serde_json::to_string(&Status { time, verdict, findings, host_names, public_certificate }).unwrap_or_default()
     }
 
     /// The reply to a request.

@@ -8,6 +8,7 @@ pub mod descriptors;
 mod limits;
 pub mod penalties;
 mod slots;
+mod validators;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use crate::model::rate_limit::Rate;
 use crate::model::rejection::{AddressList, Cause, Reason, Rejection};
 use crate::model::source::Source;
 use crate::proxy_protocol;
+use crate::sys::accepted::AcceptedStream;
 use crate::sys::socket;
 
 /// How many refused clients of one source get time to read their alert at once.
@@ -52,6 +54,10 @@ pub struct Admission {
     lingering: Arc<EvictingSlots>,
     /// Connections on probation that have sent nothing yet.
     silent_on_probation: Arc<EvictingSlots>,
+    /// Connections beyond `limits.connections` that may be validators and have sent nothing yet.
+    beyond_limit: Arc<EvictingSlots>,
+    /// Validators of pending orders, in their handshake.
+    validators: Arc<EvictingSlots>,
     turns: Arc<Turns>,
     sources: Arc<SourceCounts>,
     without_certificate: WithoutCertificate,
@@ -94,6 +100,8 @@ impl Admission {
             handshakes: Arc::default(),
             lingering: Arc::default(),
             silent_on_probation: Arc::default(),
+            beyond_limit: Arc::default(),
+            validators: Arc::default(),
             turns: Arc::default(),
             sources: Arc::default(),
             without_certificate: WithoutCertificate::default(),
@@ -161,6 +169,9 @@ impl Admission {
     /// Takes the slots a new connection needs. Where the listener requires a PROXY protocol header of this peer, waits for
     /// it until `deadline`. The client's address is given to `known` before the connection can be refused for it.
     ///
+    /// So many `names` have a pending order. If any has, a connection beyond a limit may show in its ClientHello that it is
+    /// a validator.
+    ///
     /// # Errors
     ///
     /// The limit that is reached, or why the source may not connect.
@@ -168,32 +179,30 @@ impl Admission {
         &self,
         accepted: Accepted,
         deadline: Instant,
+        names: usize,
         known: impl FnOnce(SocketAddr),
     ) -> Result<Admitted, Rejection> {
         let rules = self.rules.load_full();
         let limits = &rules.limits;
-        let Accepted { mut stream, peer, listener, at } = accepted;
-        let connection =
-            self.connections.take(limits.connections).ok_or(Cause::ConnectionLimit { limit: limits.connections })?;
-        let (client, destination) = if listener.proxy_protocol_from.iter().any(|net| net.contains(&peer.ip())) {
-            match proxy_protocol::receive(&mut stream, deadline).await? {
-                // LOCAL: the proxy's own connection, for a health check (proxy-protocol.txt 2.2).
-                proxy_protocol::Header::Local => (peer, None),
-                proxy_protocol::Header::Proxied { source, destination } => (source, Some(destination)),
-            }
-        } else {
-            (peer, None)
+        let Some(connection) = self.connections.take(limits.connections) else {
+            let refused = Rejection::from(Cause::ConnectionLimit { limit: limits.connections });
+            let admitted = self.beyond_limit(&rules, accepted, deadline, names, known, &refused).await;
+            return admitted.ok_or(refused);
         };
+        let Accepted { mut stream, peer, listener, at } = accepted;
+        let (client, destination) = client_of(&mut stream, peer, &listener, deadline).await?;
         known(client);
         let source = rules.source(client.ip());
-        let (trusted, refused) = self.judge_source(&rules, &listener, client.ip(), source)?;
+        not_listed(&listener, client.ip())?;
+        let (trusted, refused) = self.judge_source(&rules, source);
         let of_source = match limits.connections_per_source {
             Some(limit) if refused.is_none() => self.take_of_source(source, trusted, limit).map(Some),
             _ => Ok(None),
         };
+        // All its slots are taken by connections that were let in.
+        let validators_only = trusted && of_source.is_err();
         let (of_source, refused) = match of_source {
-            // All its slots are taken by connections that were let in.
-            Err(rejection) if trusted => return Err(rejection),
+            Err(rejection) if validators_only && names == 0 => return Err(rejection),
             Err(rejection) => (None, Some(rejection)),
             Ok(of_source) => (of_source, refused),
         };
@@ -202,15 +211,19 @@ impl Admission {
                 let bounds = Bounds { all: limits.handshakes, per_source: usize::MAX };
                 EvictingSlots::take(&self.handshakes, source, trusted, bounds)
             }
-            Some(_) => EvictingSlots::take(&self.silent_on_probation, source, false, SILENT_ON_PROBATION),
+            Some(_) => {
+                let bounds = validators::silent_on_probation(names, limits);
+                EvictingSlots::take(&self.silent_on_probation, source, false, bounds)
+            }
         };
-        let hello_deadline = if refused.is_some() { deadline.min(at + PROBATION_HELLO_TIMEOUT) } else { deadline };
+        let is_short = refused.is_some() && names == 0;
+        let hello_deadline = if is_short { deadline.min(at + PROBATION_HELLO_TIMEOUT) } else { deadline };
         let probation = refused.map(|refused| {
             let reset = refused.reason() == Reason::SourceBanned && limits.banned == Banned::Drop;
-            Box::new(Probation { refused, reset, turn: None, heard: false })
+            Box::new(Probation { reset, validators_only, ..Probation::of(refused) })
         });
         let slots = Slots {
-            _connection: connection,
+            _connection: Some(connection),
             of_source,
             handshake: Some(Box::new(slot)),
             probation,
@@ -230,7 +243,7 @@ impl Admission {
     /// What the connection was put on probation for.
     pub async fn turn(&self, slots: &mut Slots, required: bool) -> Result<(), Rejection> {
         let Some(probation) = &mut slots.probation else { return Ok(()) };
-        if !required {
+        if !required || probation.validators_only {
             return Err(probation.refused.clone());
         }
         // The queue has a bound of its own.
@@ -303,29 +316,41 @@ impl Admission {
     }
 
     /// Whether the source is trusted, and what its connections are refused for unless they show a valid certificate.
-    ///
-    /// # Errors
-    ///
-    /// The listener does not take connections of this address.
-    fn judge_source(
-        &self,
-        rules: &Rules,
-        listener: &checked::Listener,
-        client: IpAddr,
-        source: Source,
-    ) -> Result<(bool, Option<Rejection>), Rejection> {
-        if let Some(net) = listener.deny_sources.iter().find(|net| net.contains(&client)) {
-            return Err(Rejection::silent(Cause::SourceDenied(AddressList::Denied(*net))));
-        }
-        if !listener.allow_sources.is_empty() && !listener.allow_sources.iter().any(|net| net.contains(&client)) {
-            return Err(Rejection::silent(Cause::SourceDenied(AddressList::NotAllowed)));
-        }
-        Ok(match self.penalties.connects(source, Instant::now(), rules.connection_rate) {
+    fn judge_source(&self, rules: &Rules, source: Source) -> (bool, Option<Rejection>) {
+        match self.penalties.connects(source, Instant::now(), rules.connection_rate) {
             SourceStatus::Allowed { trusted } => (trusted, None),
             SourceStatus::Banned(left) => (false, Some(Rejection::silent(Cause::SourceBanned { left }))),
             SourceStatus::RateLimited => (false, Some(Rejection::silent(Cause::SourceRate))),
-        })
+        }
     }
+}
+
+/// The client's address, and what it connected to if a PROXY protocol header says so.
+async fn client_of(
+    stream: &mut AcceptedStream,
+    peer: SocketAddr,
+    listener: &checked::Listener,
+    deadline: Instant,
+) -> Result<(SocketAddr, Option<SocketAddr>), Rejection> {
+    if !listener.proxy_protocol_from.iter().any(|net| net.contains(&peer.ip())) {
+        return Ok((peer, None));
+    }
+    Ok(match proxy_protocol::receive(stream, deadline).await? {
+        // LOCAL: the proxy's own connection, for a health check (proxy-protocol.txt 2.2).
+        proxy_protocol::Header::Local => (peer, None),
+        proxy_protocol::Header::Proxied { source, destination } => (source, Some(destination)),
+    })
+}
+
+/// The listener takes connections of this address.
+fn not_listed(listener: &checked::Listener, client: IpAddr) -> Result<(), Rejection> {
+    if let Some(net) = listener.deny_sources.iter().find(|net| net.contains(&client)) {
+        return Err(Rejection::silent(Cause::SourceDenied(AddressList::Denied(*net))));
+    }
+    if !listener.allow_sources.is_empty() && !listener.allow_sources.iter().any(|net| net.contains(&client)) {
+        return Err(Rejection::silent(Cause::SourceDenied(AddressList::NotAllowed)));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

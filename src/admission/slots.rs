@@ -17,7 +17,8 @@ use crate::model::source::Source;
 /// The slots of one connection, given back on drop.
 #[derive(Debug)]
 pub struct Slots {
-    pub(super) _connection: ConnectionSlot,
+    /// A validator may do without one.
+    pub(super) _connection: Option<ConnectionSlot>,
     pub(super) of_source: Option<SourceSlot>,
     /// On the heap: the handshake is over long before the connection is.
     pub(super) handshake: Option<Box<EvictingSlot>>,
@@ -42,6 +43,14 @@ pub(super) struct Probation {
     pub(super) turn: Option<Turn>,
     /// It got its turn: from then on the outcome of its handshake is its verdict.
     pub(super) heard: bool,
+    /// No certificate helps it: the connections it could have are taken by those that showed one.
+    pub(super) validators_only: bool,
+}
+
+impl Probation {
+    pub(super) const fn of(refused: Rejection) -> Self {
+        Self { refused, reset: false, turn: None, heard: false, validators_only: false }
+    }
 }
 
 impl Slots {

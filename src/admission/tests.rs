@@ -72,7 +72,7 @@ async fn on_probation(gate: &(Admission, Arc<checked::Listener>)) -> Result<Admi
     let (stream, peer) = socket.accept().await.expect("a connection");
     let at = Instant::now();
     let accepted = Accepted { stream: stream.into(), peer, listener: Arc::clone(&gate.1), at };
-    gate.0.admit(accepted, at, |_| {}).await.map_err(|rejection| rejection.reason())
+    gate.0.admit(accepted, at, 0, |_| {}).await.map_err(|rejection| rejection.reason())
 }
 
 fn vouch(gate: &(Admission, Arc<checked::Listener>), admitted: &mut Admitted) {

@@ -112,6 +112,9 @@ fn text(status: &Status, clock: &Clock) -> String {
     for host in &status.host_names {
         fact("host name", &format!("{}: {}", host.name, host.text));
     }
+    if let Some(public) = &status.public_certificate {
+        fact("certificate", &public.line);
+    }
     for expiring in status.expiries.iter().take(EXPIRIES_MAX) {
         let date = expiring.at.split('T').next().unwrap_or_default();
         let when = match expiring.days_left {
@@ -159,6 +162,10 @@ fn findings(status: &Status) -> String {
     for (index, finding) in important.enumerate() {
         out.push_str(if index == 0 { "\nNeeds you as well:\n" } else { "" });
         let _ = writeln!(out, "  {}. {}", finding.headline, finding.sentence);
+        // The command does not mend this alone.
+        if let Some(advice) = finding.advice.as_ref().filter(|_| finding.kind == "renewal_failed") {
+            let _ = writeln!(out, "    {advice}");
+        }
         act(&mut out, finding);
     }
     for (index, finding) in status.findings.iter().filter(is_note).enumerate() {
@@ -214,6 +221,7 @@ mod tests {
             metrics: Some("127.0.0.1:9180".to_owned()),
             routes: vec![route(&["nas.home.example"], 1), route(&["a.home.example", "b.home.example"], 0)],
             host_names: Vec::new(),
+            public_certificate: None,
             expiries: [-1, 0, 1, 2, 3, 4].map(expiring).into(),
             accepted: 2,
             rejected: 1,

@@ -86,6 +86,10 @@ fn text(wanted: &str, why: &Why, clock: &Clock) -> String {
         }
         describe(refusal, clock, &mut out);
     }
+    for ToldFinding { headline, sentence, command, .. } in &why.findings {
+        let _ = write!(out, "\n{headline}. {sentence}\n");
+        command.iter().for_each(|command| drop(writeln!(out, "    {command}")));
+    }
     let hidden = why.known.saturating_sub(why.refusals.len());
     if hidden > 0 && wanted != "last" {
         let earlier = counted(hidden as u64, "earlier one");

@@ -17,7 +17,9 @@ pub fn expiries(config: &Config) -> Vec<Expiry> {
             && let Ok(leaf) = Identity::from_certificate(leaf, false)
         {
             let name = terminate.certificate.chain_file.display().to_string();
-            all.push(Expiry { at: leaf.not_after, kind: Kind::Server, name });
+            let is_renewed = terminate.certificate.source == CertificateSource::Acme;
+            let renewed_since = is_renewed.then_some(leaf.not_before);
+            all.push(Expiry { at: leaf.not_after, kind: Kind::Server, name, renewed_since });
         }
         let mut places: HashMap<&Path, usize> = HashMap::new();
         for anchor in &terminate.client_auth.trust {
@@ -28,19 +30,29 @@ pub fn expiries(config: &Config) -> Vec<Expiry> {
                 place => format!("{}#{place}", anchor.file.display()),
             };
             if let Ok(anchor) = Identity::from_certificate(&anchor.certificate, false) {
-                all.push(Expiry { at: anchor.not_after, kind: Kind::TrustAnchor, name });
+                all.push(Expiry { at: anchor.not_after, kind: Kind::TrustAnchor, name, renewed_since: None });
             }
         }
         for list in &terminate.client_auth.revocation_lists {
             if let Some(at) = list.next_update {
-                all.push(Expiry { at, kind: Kind::RevocationList, name: list.file.display().to_string() });
+                all.push(Expiry {
+                    at,
+                    kind: Kind::RevocationList,
+                    name: list.file.display().to_string(),
+                    renewed_since: None,
+                });
             }
         }
     }
     // That a guest pass expires is what it is for.
     let devices =
         config.metrics.inventory.iter().flat_map(|inventory| &inventory.devices).filter(|device| !device.guest);
-    all.extend(devices.map(|device| Expiry { at: device.not_after, kind: Kind::Device, name: device.name.clone() }));
+    all.extend(devices.map(|device| Expiry {
+        at: device.not_after,
+        kind: Kind::Device,
+        name: device.name.clone(),
+        renewed_since: None,
+    }));
     all.sort();
     all.dedup();
     all

@@ -36,6 +36,7 @@ mod files;
 pub(crate) mod folders;
 pub(crate) mod in_use;
 mod key_file;
+pub mod public_certificate;
 pub mod public_side;
 mod raw;
 mod reader;

@@ -53,6 +53,7 @@ pub(crate) struct ConnectionLog {
     slot: Option<Slot>,
     session: Option<SessionGuard>,
     in_progress: bool,
+    is_validator: bool,
     decided: bool,
 }
 
@@ -83,6 +84,7 @@ impl ConnectionLog {
             slot: None,
             session: None,
             in_progress: true,
+            is_validator: false,
             decided: false,
         }
     }
@@ -111,11 +113,16 @@ impl ConnectionLog {
         self.active().increment(1);
     }
 
+    /// It is a validator of a pending order: what it is refused for is not held against its source.
+    pub(crate) const fn validates(&mut self) {
+        self.is_validator = true;
+    }
+
     /// Takes the time of a handshake.
-    pub(crate) async fn handshaking(
+    pub(crate) async fn handshaking<T>(
         &mut self,
-        handshake: impl Future<Output = Result<Secured, Refused>>,
-    ) -> Result<Secured, Refused> {
+        handshake: impl Future<Output = Result<T, Refused>>,
+    ) -> Result<T, Refused> {
         let begun = self.steps.next(Step::Handshake);
         let result = handshake.await;
         self.gate.metrics.handshake_took(begun.elapsed(), result.is_ok());
@@ -138,10 +145,15 @@ impl ConnectionLog {
     pub(crate) fn secured(&mut self, secured: &Secured) {
         self.identity.clone_from(&secured.identity);
         self.chain.clone_from(&secured.chain);
+        self.completed(&secured.facts);
+    }
+
+    /// This was negotiated.
+    pub(crate) fn completed(&mut self, facts: &Facts) {
+        let Facts { version, cipher_suite, resumed, .. } = *facts;
         if let Some(metrics) = self.route_metrics() {
-            metrics.handshake(secured.facts.version == "TLSv1.3", secured.facts.resumed);
+            metrics.handshake(version == "TLSv1.3", resumed);
         }
-        let Facts { version, cipher_suite, resumed, .. } = secured.facts;
         self.tls = Some(Box::new(Tls { version, cipher_suite, resumed }));
         self.no_longer_in_progress();
     }
@@ -223,7 +235,9 @@ impl ConnectionLog {
         if let (Stage::Certificate | Stage::Policy, Some(identity)) = (reason.stage(), &self.identity) {
             self.gate.recheck_voucher(self.client.ip(), &identity.fingerprint);
         }
-        self.gate.admission.rejected(self.client.ip(), reason);
+        if !self.is_validator {
+            self.gate.admission.rejected(self.client.ip(), reason);
+        }
         if impostor.as_ref().is_some_and(|impostor| impostor.claim.is_canary()) {
             self.gate.admission.ban(self.client.ip());
         }

@@ -3,6 +3,7 @@
 mod client;
 mod log;
 mod steps;
+mod validator;
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 
 use self::client::Client;
 use self::log::ConnectionLog;
+use self::validator::validate;
 use crate::admission::{Admitted, Last, Parting, Refused, Slots};
 use crate::authorize::{Authorized, authorize};
 use crate::backend_tls::TlsStream;
@@ -22,7 +24,7 @@ use crate::backends::wake::{self, Sleeper};
 use crate::client_hello;
 use crate::config::checked::Timeouts;
 use crate::gate::Gate;
-use crate::handshake::{Parts, answer_challenge, handshake};
+use crate::handshake::{Parts, handshake};
 use crate::listener::Accepted;
 use crate::model::close::CloseReason;
 use crate::model::rejection::{Cause, Rejection};
@@ -153,7 +155,8 @@ async fn let_in(
 ) -> Result<Permitted, Ended> {
     let hello_deadline = accepted.at + snapshot.timeouts.client_hello;
 
-    let admitted = gate.admission.admit(accepted, hello_deadline, |client| log.client_is(client)).await?;
+    let names = gate.challenges.names_pending();
+    let admitted = gate.admission.admit(accepted, hello_deadline, names, |client| log.client_is(client)).await?;
     log.admitted();
 
     // Until a handshake is over, its place may be needed for another one. A result that is there is never given up for that.
@@ -181,8 +184,7 @@ async fn permit(
     };
     if let Some(challenge) = gate.challenges.for_validator(&greeted, &route) {
         log.routed(&route);
-        let answering = answer_challenge(greeted, challenge, Instant::now() + snapshot.timeouts.handshake);
-        return Err(Ended::Validated(Box::pin(answering).await?));
+        return Err(Box::pin(validate(greeted, challenge, gate, snapshot.timeouts.handshake, log)).await);
     }
     if let Err(rejection) = gate.admission.turn(&mut greeted.admitted.slots, route.terminates()).await {
         return Err(greeted.decide().admitted.refuse(rejection, Last::Nothing).into());

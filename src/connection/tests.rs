@@ -16,6 +16,8 @@ use tokio::time::timeout;
 use super::*;
 use crate::config::checked;
 
+mod challenge;
+
 const NAME: &str = "nas.home.example";
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
 
@@ -252,7 +254,7 @@ async fn client_given_up_with_its_permit_gets_an_alert() {
 async fn greeted(scene: &Scene, gate: &Gate) -> (client_hello::Greeted, JoinHandle<Seen>) {
     let (accepted, client) = scene.connect(VERSIONS[0]).await;
     let deadline = Instant::now() + Duration::from_secs(60);
-    let admitted = gate.admission.admit(accepted, deadline, |_| ()).await.expect("room");
+    let admitted = gate.admission.admit(accepted, deadline, 0, |_| ()).await.expect("room");
     (client_hello::peek(admitted, None).await.expect("a ClientHello"), client)
 }
 

@@ -21,6 +21,7 @@ use crate::explain::moment;
 use crate::explain::recent::{self, Wanted};
 use crate::gate::Gate;
 use crate::history::Trouble;
+use crate::model::rejection::Reason;
 use crate::notify::ReceiverState;
 use crate::overview::Overview;
 use crate::reload::policy_report::Difference;
@@ -109,7 +110,12 @@ pub(super) fn why(
             let rank = |refusal: &recent::Refusal| if ranked { rank_of_refusal(refusal, now) } else { 0 };
             let (refusals, known) = gate.refusals.find(&wanted, count.min(REFUSALS_MAX), rank);
             let mut findings = Vec::new();
-            if refusals.is_empty() {
+            let refuses_the_gate = |one: &recent::Refusal| one.reason() == Reason::PeerAlert;
+            let is_refused = || gate.public_certificate().is_some_and(|public| public.is_refused(now));
+            if refusals.iter().any(|one| refuses_the_gate(one)) && is_refused() {
+                findings = overview.report(&Clock::new(now, Zone::system())).findings;
+                findings.retain(|finding| matches!(&*finding.kind, "certificate_not_issued" | "renewal_failed"));
+            } else if refusals.is_empty() {
                 findings = overview.report(&Clock::new(now, Zone::system())).findings;
                 findings.retain(|finding| {
                     let subject = finding.subject.as_deref().unwrap_or_default();
@@ -173,7 +179,8 @@ pub(super) fn status(
     current: &Current,
     now: OffsetDateTime,
 ) -> Status {
-    let report = overview.report(&Clock::new(now, Zone::system()));
+    let clock = Clock::new(now, Zone::system());
+    let report = overview.report(&clock);
     let (sessions, open) = gate.sessions.newest(usize::MAX);
     let snapshot = gate.snapshot.load();
     let services = gate.metrics.services();
@@ -206,6 +213,7 @@ pub(super) fn status(
         metrics: facts.metrics.clone(),
         routes: routes.collect(),
         host_names: gate.directory.resolver.names().iter().map(|host| ToldName::new(host, now)).collect(),
+        public_certificate: gate.public_certificate().map(|public| Box::new(public.told(&clock))),
         expiries: gate.metrics.expiries().iter().take(EXPIRIES_MAX).map(|one| expiring(one, now)).collect(),
         accepted: gate.accepted(),
         rejected: gate.refusals.total(),

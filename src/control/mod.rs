@@ -30,6 +30,7 @@ pub use self::socket::BindError;
 pub(crate) use self::socket::Permitted;
 pub use crate::explain::certificate::Certificate;
 pub use crate::explain::finding::told::{ToldFinding, ToldVerdict};
+pub use crate::explain::finding::{ToldCertificate, ToldFailure};
 pub use crate::explain::look_up::ToldName;
 pub use crate::explain::refusal_json::Refusal;
 use crate::reload::policy_report::Change;
@@ -318,6 +319,9 @@ pub struct Status {
     /// The host names of its backends.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_names: Vec<ToldName>,
+    /// The public certificate, if the configuration wants one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_certificate: Option<Box<ToldCertificate>>,
     /// What expires next, the first first; limited in number.
     #[serde(default)]
     pub expiries: Vec<Expiring>,
@@ -436,7 +440,8 @@ pub struct Why {
     pub rejected: u64,
     /// The matching refusals, in the order that was asked for.
     pub refusals: Vec<Refusal>,
-    /// If there are none: what the history knows of the client since before the start.
+    /// If there are none: what the history knows of the client since before the start. Else, why clients refuse the gate: its public
+    /// certificate was not issued, or has expired.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<ToldFinding>,
 }

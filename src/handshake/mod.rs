@@ -65,14 +65,14 @@ pub async fn handshake(
 }
 
 /// Shows a validator the certificate of its challenge, until `deadline`, and ends the connection in order. No value that leads to
-/// a route comes out of this.
+/// a route comes out of this. What the validator has sent behind its handshake is thrown away.
 pub async fn answer_challenge(
     greeted: Greeted,
     challenge: Arc<ServerConfig>,
     deadline: Instant,
-) -> Result<Parting, Refused> {
+) -> Result<(Facts, Parting), Refused> {
     let (exchange, greeted) = run(greeted, challenge, false, deadline, &mut None).await?;
-    leave(exchange, greeted, |_, _| ()).map(|(secured, ())| secured.close())
+    leave(exchange, greeted, |_, _| ()).map(|(secured, ())| (secured.facts.clone(), secured.close()))
 }
 
 /// Runs a handshake of this configuration.

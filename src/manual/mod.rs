@@ -39,6 +39,7 @@ topics! {
     from_caddy "from-caddy" "use the certificates of mkcert and Caddy's client_auth as they are",
     ssh_and_smb "ssh-and-smb" "ssh, sftp, rsync and file shares through the gate",
     refusals "refusals" "why a connection was rejected or closed, and what to do",
+    certificates "certificates" "the certificate that the gate shows: your own authority's, files, or a public one by ACME",
     configuration "configuration" "every key of doorward.toml, with defaults and samples",
     operations "operations" "commands, exit codes, questions to a running gate, reloads",
     kubernetes "kubernetes" "several replicas in Kubernetes: manifests, changes, what each replica has for itself",

@@ -10,6 +10,7 @@ pub mod issuance;
 pub mod look_up;
 pub mod names;
 pub mod notice;
+pub mod public_certificate;
 pub mod public_name;
 pub mod rate_limit;
 pub mod rejection;

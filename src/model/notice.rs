@@ -16,6 +16,8 @@ pub enum NoticeEvent {
     BackendUp,
     /// A certificate or a revocation list expires soon, or has expired.
     Expiring,
+    /// The public certificate could not be renewed; or, after that, it was.
+    RenewalFailed,
     /// A changed configuration was refused.
     ReloadFailed,
     /// A right was taken away, and the gate may still grant it.
@@ -52,12 +54,13 @@ pub enum NoticeOutcome {
 
 impl NoticeEvent {
     /// Every event.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Impostor,
         Self::NewDevice,
         Self::BackendDown,
         Self::BackendUp,
         Self::Expiring,
+        Self::RenewalFailed,
         Self::ReloadFailed,
         Self::RevocationNotInForce,
     ];
@@ -70,6 +73,7 @@ impl NoticeEvent {
             Self::BackendDown => "backend_down",
             Self::BackendUp => "backend_up",
             Self::Expiring => "expiring",
+            Self::RenewalFailed => "renewal_failed",
             Self::ReloadFailed => "reload_failed",
             Self::RevocationNotInForce => "revocation_not_in_force",
         }
@@ -79,7 +83,7 @@ impl NoticeEvent {
     pub const fn priority(self) -> NoticePriority {
         match self {
             Self::Impostor | Self::RevocationNotInForce => NoticePriority::Urgent,
-            Self::BackendDown | Self::ReloadFailed => NoticePriority::High,
+            Self::BackendDown | Self::RenewalFailed | Self::ReloadFailed => NoticePriority::High,
             Self::NewDevice | Self::Expiring => NoticePriority::Normal,
             Self::BackendUp => NoticePriority::Low,
         }

@@ -7,7 +7,7 @@ use super::notices::Notices;
 use super::texts;
 use super::told::Told;
 use crate::explain::clock::Clock;
-use crate::explain::finding::{Finding, NotInForce, SOON};
+use crate::explain::finding::{Finding, NotInForce};
 use crate::model::expiry::Expiry;
 use crate::model::notice::NoticeEvent;
 
@@ -33,7 +33,7 @@ impl Lasting {
         without_effect: &[NotInForce],
         clock: &Clock,
     ) {
-        let soon = clock.now().unix_timestamp().saturating_add(SOON.whole_seconds());
+        let now = clock.now().unix_timestamp();
         let mut told = notices.told();
         told.retain(|told| told.receiver.is_none() && told.ago < AGAIN - LOOK_INTERVAL / 2);
         let mut tell_once = |event: NoticeEvent, subject: &str, finding: &dyn Fn() -> Finding| {
@@ -44,7 +44,7 @@ impl Lasting {
                 notices.tell(event, subject, || texts::found(&finding(), clock));
             }
         };
-        for expiry in expiries.iter().take_while(|expiry| expiry.at < soon) {
+        for expiry in expiries.iter().filter(|expiry| expiry.is_soon(now)) {
             tell_once(NoticeEvent::Expiring, &expiry.name, &|| Finding::Expiry(expiry.clone()));
         }
         let now = without_effect.iter().map(|one| one.serial.clone()).collect();
@@ -69,7 +69,12 @@ mod tests {
         const DAY: i64 = 86_400;
         let (notices, mut lasting) = (Notices::default(), Lasting::default());
         notices.want(&[NoticeEvent::Expiring, NoticeEvent::RevocationNotInForce].into());
-        let expiry = |days: i64, name: &str| Expiry { at: days * DAY, kind: Kind::Device, name: name.to_owned() };
+        let expiry = |days: i64, name: &str| Expiry {
+            at: days * DAY,
+            kind: Kind::Device,
+            name: name.to_owned(),
+            renewed_since: None,
+        };
         let expiries = [expiry(-1, "old"), expiry(5, "soon"), expiry(15, "later")];
         let revoked = NotInForce {
             device: "lost-phone".to_owned(),

@@ -36,6 +36,9 @@ pub(crate) struct Notice {
     /// The address of a client.
     #[serde(default)]
     pub(crate) source: Option<String>,
+    /// What was told before is over.
+    #[serde(default)]
+    pub(crate) resolved: bool,
     /// It is about events that had no message of their own.
     #[serde(default)]
     pub(crate) digest: bool,
@@ -101,6 +104,11 @@ impl Notice {
             NoticeEvent::BackendDown => ("nas is down", "192.168.1.10:5666 does not answer: connection refused."),
             NoticeEvent::BackendUp => ("nas is up", "192.168.1.10:5666 answers again."),
             NoticeEvent::Expiring => ("alice-phone expires", "The certificate of alice-phone expires in 5 days."),
+            NoticeEvent::RenewalFailed => (
+                "The public certificate could not be renewed",
+                "The last of 3 orders failed today 21:40:12 at letsencrypt: nas.home.example: 198.51.100.7: Connection refused. The one \
+                 in use is valid until 2027-02-26. To see more: doorward status",
+            ),
             NoticeEvent::ReloadFailed => {
                 ("The new configuration was refused", "The gate keeps the one before. To see why: doorward check")
             }
@@ -119,9 +127,20 @@ impl Notice {
             domain,
             route: None,
             source: None,
+            resolved: false,
             digest: false,
             test: true,
         }
+    }
+
+    /// How pressing it is.
+    pub(crate) const fn priority(&self) -> NoticePriority {
+        if self.resolved { NoticePriority::Low } else { self.event.priority() }
+    }
+
+    /// The word that ntfy shows as a picture.
+    const fn tag(&self) -> &'static str {
+        if self.resolved { "white_check_mark" } else { tag(self.event) }
     }
 
     /// Every field, as JSON.
@@ -133,9 +152,10 @@ impl Notice {
             "subject": self.subject,
             "title": self.title,
             "message": self.message,
-            "priority": self.event.priority().label(),
-            "tags": [tag(self.event)],
+            "priority": self.priority().label(),
+            "tags": [self.tag()],
             "count": self.count,
+            "resolved": self.resolved,
             "digest": self.digest,
             "test": self.test,
             "route": self.route,
@@ -151,18 +171,18 @@ impl Notice {
                 "topic": ntfy_topic(url),
                 "title": self.titled(),
                 "message": self.message,
-                "priority": match self.event.priority() {
+                "priority": match self.priority() {
                     NoticePriority::Low => 2,
                     NoticePriority::Normal => 3,
                     NoticePriority::High => 4,
                     NoticePriority::Urgent => 5,
                 },
-                "tags": [tag(self.event)],
+                "tags": [self.tag()],
             }),
             Format::Gotify => json!({
                 "title": self.titled(),
                 "message": self.message,
-                "priority": match self.event.priority() {
+                "priority": match self.priority() {
                     NoticePriority::Low => 2,
                     NoticePriority::Normal => 5,
                     NoticePriority::High => 7,
@@ -188,7 +208,7 @@ const fn tag(event: NoticeEvent) -> &'static str {
         NoticeEvent::BackendDown => "red_circle",
         NoticeEvent::BackendUp => "green_circle",
         NoticeEvent::Expiring => "hourglass",
-        NoticeEvent::ReloadFailed => "warning",
+        NoticeEvent::RenewalFailed | NoticeEvent::ReloadFailed => "warning",
     }
 }
 

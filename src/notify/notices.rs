@@ -42,6 +42,8 @@ pub(crate) struct Text {
     pub(crate) message: String,
     pub(crate) route: Option<String>,
     pub(crate) source: Option<String>,
+    /// What was told before is over.
+    pub(crate) resolved: bool,
 }
 
 /// Whether a receiver takes messages.
@@ -80,10 +82,10 @@ impl Notices {
             }
             return;
         }
-        let Text { title, message, route, source } = text();
+        let Text { title, message, route, source, resolved } = text();
         let (subject, time) = (subject.to_owned(), OffsetDateTime::now_utc());
         let (count, domain, digest, test) = (1, None, false, false);
-        let new = Notice { event, subject, title, message, time, count, domain, route, source, digest, test };
+        let new = Notice { event, subject, title, message, time, count, domain, route, source, resolved, digest, test };
         notices.push(new.bounded());
         drop(pending);
         self.wake.notify_one();

@@ -8,6 +8,7 @@ use crate::explain::finding::{Finding, seen, seen_of};
 use crate::model::impostor::{Claim, Impostor};
 use crate::model::rejection::{CheckFailure, Reason};
 use crate::model::shell::word;
+use crate::model::text::counted;
 
 /// The most lines about what is wrong.
 const LINES_MAX: usize = 5;
@@ -34,6 +35,7 @@ pub(crate) fn impostor(impostor: &Impostor, told: String, source: IpAddr, route:
         message: told,
         route,
         source: Some(source.to_canonical().to_string()),
+        ..Text::default()
     }
 }
 
@@ -48,6 +50,7 @@ pub(crate) fn new_device(name: &str, source: IpAddr, route: &str) -> Text {
         ),
         route: Some(route.to_owned()),
         source: Some(source.to_string()),
+        ..Text::default()
     }
 }
 
@@ -60,7 +63,7 @@ pub(crate) fn backend_down(route: &str, backend: &str, reason: Reason) -> Text {
             seen(backend, Some(reason))
         ),
         route: Some(route.to_owned()),
-        source: None,
+        ..Text::default()
     }
 }
 
@@ -73,7 +76,7 @@ pub(crate) fn backend_unhealthy(route: &str, backend: &str, failure: &CheckFailu
             seen_of(backend, Some(failure), None)
         ),
         route: Some(route.to_owned()),
-        source: None,
+        ..Text::default()
     }
 }
 
@@ -83,7 +86,19 @@ pub(crate) fn backend_up(route: &str, backend: &str) -> Text {
         title: format!("{route} is up"),
         message: format!("{backend} answers again."),
         route: Some(route.to_owned()),
-        source: None,
+        ..Text::default()
+    }
+}
+
+/// After orders have failed, one has succeeded; `next` is when the next one begins.
+pub(crate) fn renewed(names: &str, failed: u32, next: Option<String>) -> Text {
+    let failed = counted(u64::from(failed), "order");
+    let next = next.map(|next| format!(" It is renewed again {next}.")).unwrap_or_default();
+    Text {
+        title: "The public certificate was renewed".to_owned(),
+        message: format!("After {failed} that failed, a certificate for {names} was issued.{next}"),
+        resolved: true,
+        ..Text::default()
     }
 }
 
@@ -116,7 +131,8 @@ mod tests {
     #[test]
     fn finding_is_told_with_what_to_do() {
         let clock = Clock::new(OffsetDateTime::UNIX_EPOCH, Zone::utc());
-        let expiry = Expiry { at: 5 * 86_400 + 7, kind: Kind::Device, name: "alice phone".to_owned() };
+        let expiry =
+            Expiry { at: 5 * 86_400 + 7, kind: Kind::Device, name: "alice phone".to_owned(), renewed_since: None };
         let told = found(&Finding::Expiry(expiry), &clock);
         assert_eq!(told.title, "alice phone: expires in 5 days");
         assert!(

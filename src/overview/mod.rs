@@ -5,14 +5,16 @@ mod gathered;
 use std::sync::Arc;
 
 use time::OffsetDateTime;
+use tokio::sync::watch;
 
 use crate::backends::resolver::Resolver;
 use crate::config::public_side::PublicSide;
 use crate::explain::clock::Clock;
 use crate::explain::finding::told::Report;
-use crate::explain::finding::{Facts, Finding, LogFault, ReceiverFault, Verdict, findings};
+use crate::explain::finding::{Facts, Finding, LogFault, PublicState, ReceiverFault, Verdict, findings};
 use crate::explain::recent::{Refusal, Refusals};
 use crate::history::{self, History};
+use crate::model::issuance::Issuance;
 use crate::notify::{Notices, ReceiverState};
 use crate::sessions::registry::{Session, Sessions};
 use crate::telemetry::log::Log;
@@ -29,6 +31,8 @@ pub(crate) struct Overview {
     pub(crate) log: Arc<Log>,
     /// Whether the receivers of messages take them.
     pub(crate) notices: Arc<Notices>,
+    /// How the orders for the public certificate go.
+    pub(crate) issuance: watch::Receiver<Option<Issuance>>,
     /// The host names of backends.
     pub(crate) resolver: Resolver,
     /// The parts of the sandbox that are not in force, and why.
@@ -102,6 +106,10 @@ impl Overview {
             devices: gathered::devices(&self.metrics.devices(), refusals, &history.devices, &connected, now),
             host_names: self.resolver.names(),
             services: gathered::services(self.metrics.services(), &history.backends),
+            public_certificate: self
+                .metrics
+                .public_certificate()
+                .map(|certificate| PublicState::new(&certificate, self.issuance.borrow().clone())),
             expiries: self.metrics.expiries().to_vec(),
             receivers: self.notices.receivers().into_iter().filter_map(fault).collect(),
             log: self.log.error().map(|error| LogFault { since: error.since, error: error.what }),

@@ -153,7 +153,8 @@ impl Needs {
         let folder = self.history.as_deref()?;
         let real = folder.canonicalize().ok()?;
         let program = std::env::current_exe().ok();
-        let keeps_out = |file: &PathBuf| file.canonicalize().is_ok_and(|file| !file.starts_with(&real));
+        // One that is not there yet is judged by its folders.
+        let keeps_out = |file: &PathBuf| !folders::is_above(&real, file);
         self.files.iter().chain(&program).all(keeps_out).then_some(folder)
     }
 

@@ -291,6 +291,7 @@ fn overview(gate: &Gate, sandbox: &Sandbox) -> Overview {
         sessions: Arc::clone(&gate.sessions),
         log: Arc::clone(&gate.log),
         notices: Arc::clone(&gate.notices),
+        issuance: gate.issuance.subscribe(),
         resolver: gate.directory.resolver.clone(),
         sandbox: sandbox.in_force().lacks.clone(),
         started: OffsetDateTime::now_utc(),

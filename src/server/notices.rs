@@ -41,7 +41,9 @@ pub(super) async fn hand_over(context: Arc<Context>, starter: Result<Starter, St
             }
             _ = looks.tick() => {
                 let (expiries, without_effect) = (gate.metrics.expiries(), gate.metrics.revocations_not_in_force());
-                lasting.tell(&gate.notices, &expiries, &without_effect, &Clock::system());
+                let clock = Clock::system();
+                lasting.tell(&gate.notices, &expiries, &without_effect, &clock);
+                gate.tell_of_issuance(&clock);
             }
             () = gate.notices.wait() => {
                 if !current.has_changed().unwrap_or(false) {

@@ -37,6 +37,10 @@ pub const BACKEND_DIAL_DURATION: &str = "doorward_backend_dial_duration_seconds"
 pub const WAKES: &str = "doorward_wakes_total";
 /// When a certificate or revocation list expires. Labels: `kind`, `name`.
 pub const CERTIFICATE_EXPIRY: &str = "doorward_certificate_expiry_timestamp_seconds";
+/// From when on the gate warns that it expires. Labels: `kind`, `name`.
+pub const CERTIFICATE_EXPIRY_WARNING: &str = "doorward_certificate_expiry_warning_timestamp_seconds";
+/// Orders for the public certificate. Labels: `outcome`.
+pub const ACME_RENEWALS: &str = "doorward_acme_renewals_total";
 /// Sessions that were cut because they are no longer admitted. Labels: `reason`.
 pub const SESSIONS_CUT: &str = "doorward_sessions_cut_total";
 /// Time from the event that cuts a session to its end.
@@ -92,6 +96,12 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (BACKEND_DIAL_DURATION, Kind::Histogram, "Time to reach a backend."),
     (WAKES, Kind::Counter, "Attempts to wake the machine of a backend, by outcome."),
     (CERTIFICATE_EXPIRY, Kind::Gauge, "When a certificate or revocation list expires, in seconds since 1970."),
+    (
+        CERTIFICATE_EXPIRY_WARNING,
+        Kind::Gauge,
+        "From when on the gate warns that a certificate or revocation list expires, in seconds since 1970.",
+    ),
+    (ACME_RENEWALS, Kind::Counter, "Orders for the public certificate that have ended, by outcome."),
     (SESSIONS_CUT, Kind::Counter, "Connections that were cut because they are no longer admitted, by reason."),
     (REVOCATION_LAG, Kind::Histogram, "Time from the event that cuts a connection, such as a reload, to its end."),
     (CONFIG_RELOADS, Kind::Counter, "Reloads of the configuration."),

@@ -44,6 +44,8 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
     // The rights of the process, as the configuration needs them.
     ("sandbox", &["config"]),
     ("notify", &["config", "explain", "handover", "model", "sandbox"]),
+    // Answers challenges in the gate, and orders certificates in a process beside it.
+    ("acme", &["client_hello", "config", "files", "handover", "model", "sandbox", "snapshot", "tls"]),
     // What is told about connections, and what is kept of them.
     ("history", &["config", "explain", "model"]),
     ("sessions", &["config", "explain", "model", "relay", "snapshot"]),
@@ -54,6 +56,7 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
     (
         "gate",
         &[
+            "acme",
             "admission",
             "backends",
             "config",
@@ -131,6 +134,7 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
     (
         "server",
         &[
+            "acme",
             "admin",
             "admission",
             "backends",
@@ -156,6 +160,7 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "acme",
             "admission",
             // `check --connect` makes the handshake that the gate would.
             "backend_tls",

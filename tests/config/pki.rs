@@ -130,6 +130,7 @@ pub(crate) fn make(folder: &Path) {
 
     // Different bytes, as random ones are.
     let random: Vec<u8> = (100..180).collect();
+    write("eab.key", b"zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W\n");
     write("tickets-key", &random);
     write("tickets-48-key", &random[..48]);
     write("tickets-short-key", &random[..32]);
@@ -179,6 +180,13 @@ pub(crate) fn make(folder: &Path) {
     write("expired-key.pem", old_key.serialize_pem().as_bytes());
     let mut early = leaf(&server_names, ExtendedKeyUsagePurpose::ServerAuth);
     early.not_before = date_time_ymd(2110, 1, 1);
+    // As an ACME client keeps it, but open to all.
+    fs::create_dir_all(folder.join("acme/live")).expect("a folder");
+    let mut short = leaf(&["nas.example.org"], ExtendedKeyUsagePurpose::ServerAuth);
+    short.not_after = date_time_ymd(2021, 3, 4);
+    let (short, short_key) = server_ca.sign(&short);
+    let short = format!("{}{}{}", short.pem(), server_ca.certificate.pem(), short_key.serialize_pem());
+    write("acme/live/certificate.pem", short.as_bytes());
     let (early, early_key) = server_ca.sign(&early);
     write("early.pem", early.pem().as_bytes());
     write("early-key.pem", early_key.serialize_pem().as_bytes());

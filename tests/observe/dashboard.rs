@@ -116,6 +116,12 @@ fn verdict_is_what_matters_most() {
     let (impostors, reloaded) = ("doorward_impostors_total{route=\"nas\"}", "doorward_config_last_reload_successful");
     let (first, second) =
         ("doorward_backend_up{route=\"nas\",backend=\"a\"}", "doorward_backend_up{route=\"nas\",backend=\"b\"}");
+    let (short, warned) = (
+        "doorward_certificate_expiry_timestamp_seconds{kind=\"server\",name=\"short\"}",
+        "doorward_certificate_expiry_warning_timestamp_seconds{kind=\"server\",name=\"short\"}",
+    );
+    let (failed, renewed) =
+        ("doorward_acme_renewals_total{outcome=\"failed\"}", "doorward_acme_renewals_total{outcome=\"renewed\"}");
     let checked = "doorward_backend_healthy{route=\"nas\",backend=\"a\"}";
     let well: Vec<(&str, String)> = vec![
         ("up{job=\"doorward\"}", constant(1)),
@@ -123,6 +129,10 @@ fn verdict_is_what_matters_most() {
         (&device, constant(later)),
         (impostors, constant(3)),
         (reloaded, constant(1)),
+        (short, constant(later)),
+        (warned, constant(soon)),
+        (failed, constant(3)),
+        (renewed, constant(1)),
         (first, constant(1)),
         (second, constant(1)),
         (checked, constant(1)),
@@ -136,6 +146,11 @@ fn verdict_is_what_matters_most() {
         (&device, constant(over), 1),
         (&server, constant(soon), 1),
         (&server, constant(over), 2),
+        // It lasts for six days: it expires in eleven days, and the gate does not warn yet.
+        (short, constant(soon), 0),
+        (failed, "3x210 4x10".to_owned(), 1),
+        // Over a day ago.
+        (failed, "3x180 4x40".to_owned(), 0),
         (impostors, "0x210 1x10".to_owned(), 2),
         // Over a day ago.
         (impostors, "0x180 1x40".to_owned(), 0),

@@ -95,6 +95,19 @@ fn fields_of_the_log_are_those_of_its_lines() {
     assert!(named.remove("event"));
     assert_eq!(documented, named);
 
+    let (directory, error) = (String::new(), String::new());
+    let failed = Event::CertificateRenewalFailed {
+        directory,
+        error,
+        remedies: vec![String::new()],
+        in_a_row: 1,
+        next: Some(String::new()),
+    };
+    let rows = table("field of a failed renewal");
+    let mut named = fields_of(&serde_json::to_value(failed).unwrap());
+    assert!(named.remove("event"));
+    assert_eq!(rows.iter().map(|row| word(&row[0]).to_owned()).collect::<BTreeSet<_>>(), named);
+
     let samples: Vec<Block> = blocks().into_iter().filter(|block| block.language == "json").collect();
     let lines: Vec<&str> = samples.iter().flat_map(|block| block.text.lines()).collect();
     assert!(!lines.is_empty());

@@ -93,6 +93,8 @@ fn keys() -> BTreeSet<String> {
     const RAW: &str = concat!(
         include_str!("../../src/config/raw.rs"),
         "\n",
+        include_str!("../../src/config/raw/acme.rs"),
+        "\n",
         include_str!("../../src/config/raw/backend_tls.rs"),
         "\n",
         include_str!("../../src/config/raw/health.rs"),
@@ -104,6 +106,8 @@ fn keys() -> BTreeSet<String> {
             "Raw" => "",
             "RawListener" => "listener.",
             "RawCertificate" => "certificate.",
+            "RawAcme" => "certificate.acme.",
+            "RawEab" => "certificate.acme.eab.",
             "RawClientAuth" => "client_auth.",
             "RawBackendTls" => "route.backend_tls.",
             "RawRoute" => "route.",
@@ -143,6 +147,8 @@ fn keys() -> BTreeSet<String> {
     let own: Vec<String> = keys
         .iter()
         .filter(|key| key.starts_with("certificate.") || key.starts_with("client_auth."))
+        // Of the default certificate only.
+        .filter(|key| !key.starts_with("certificate.acme."))
         .map(|key| format!("route.{key}"))
         .collect();
     keys.extend(own);

@@ -11,6 +11,7 @@ pub(crate) const TLS13: u16 = 0x0304;
 pub(crate) const SERVER_NAME: u16 = 0;
 pub(crate) const SUPPORTED_GROUPS: u16 = 10;
 pub(crate) const SIGNATURE_ALGORITHMS: u16 = 13;
+pub(crate) const ALPN: u16 = 16;
 pub(crate) const PADDING: u16 = 21;
 pub(crate) const EARLY_DATA: u16 = 42;
 pub(crate) const SUPPORTED_VERSIONS: u16 = 43;

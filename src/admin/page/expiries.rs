@@ -54,6 +54,7 @@ fn line(view: &View, expiry: &Expiry, later: usize) -> Markup {
     let left = expiry.at.saturating_sub(clock.now().unix_timestamp());
     let tone = view.findings.iter().find_map(|finding| match finding {
         Finding::Expiry(found) if found == expiry => Some(finding.tone(clock.now()).label()),
+        Finding::RenewalFailed(_) if expiry.renewed_since.is_some() => Some(finding.tone(clock.now()).label()),
         _ => None,
     });
     let file = Path::new(&expiry.name)
@@ -62,6 +63,7 @@ fn line(view: &View, expiry: &Expiry, later: usize) -> Markup {
     let (name, about) = match expiry.kind {
         Kind::Device if later > 0 => (said(&expiry.name), format!("device, and {later} more later")),
         Kind::Device => (said(&expiry.name), "device".to_owned()),
+        Kind::Server if expiry.renewed_since.is_some() => (html! { "Public certificate" }, public(view)),
         Kind::Server => (html! { "Gate’s certificate" }, file),
         Kind::TrustAnchor => (html! { "Your authority" }, file),
         Kind::RevocationList => (html! { "Revocation list" }, file),
@@ -75,4 +77,10 @@ fn line(view: &View, expiry: &Expiry, later: usize) -> Markup {
             }
         }
     }
+}
+
+/// What is told of the public certificate below its name.
+fn public(view: &View) -> String {
+    let state = view.facts.public_certificate.as_ref().map(|public| public.short(&view.clock));
+    state.unwrap_or_default()
 }

@@ -15,6 +15,8 @@ pub(super) fn card(view: &View) -> Markup {
             matches!(
                 finding,
                 Finding::ConfigurationRefused(_)
+                    | Finding::NotIssued(_)
+                    | Finding::RenewalFailed(_)
                     | Finding::Receiver(_)
                     | Finding::Log(_)
                     | Finding::History(_)
@@ -33,6 +35,10 @@ pub(super) fn card(view: &View) -> Markup {
                     Finding::ConfigurationRefused(refused) => {
                         "Refused " (clock.moment(refused.at)) "; the one before is still in force.\n"
                         @for error in &refused.errors { (error) "\n" }
+                    }
+                    Finding::RenewalFailed(found) => {
+                        (finding.sentence(clock)) "\n"
+                        @for remedy in found.failure().iter().flat_map(|failure| &failure.remedies) { (remedy) "\n" }
                     }
                     _ => { (finding.sentence(clock)) "\n" }
                 }

@@ -138,7 +138,12 @@ fn worst() -> View {
         impostors: (0..64).map(attempts).collect(),
         services: (0..200).map(service).collect(),
         expiries: (0..2000)
-            .map(|number| Expiry { at: NOW.unix_timestamp() + 86_400, kind: Kind::Device, name: long(number) })
+            .map(|number| Expiry {
+                at: NOW.unix_timestamp() + 86_400,
+                kind: Kind::Device,
+                name: long(number),
+                renewed_since: None,
+            })
             .collect(),
         has_met_a_device: true,
         ..Facts::default()

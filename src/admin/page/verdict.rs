@@ -70,6 +70,7 @@ const fn link(finding: &Finding) -> Option<(&'static str, &'static str)> {
         Finding::Impostor(_) => Some(("#impostors", "What was shown")),
         Finding::Device(_) => Some(("#devices", "What it needs")),
         Finding::ServiceDown(_) => Some(("#services", "What to do")),
+        Finding::NotIssued(_) | Finding::RenewalFailed(_) => Some(("#gate", "What to do")),
         Finding::Expiry(expiry) if matches!(expiry.kind, Kind::Device) => Some(("#devices", "What it needs")),
         Finding::Expiry(_) => Some(("#expires", "What expires")),
         Finding::ConfigurationRefused(_) => Some(("#gate", "All mistakes")),

@@ -67,7 +67,11 @@ pub(super) fn check(default: &At<RawCertificate>, raw: &Raw, report: &mut Report
     let (directory, trial) = (directory?, trial?);
     if trial.as_ref().is_some_and(|trial| trial.url == directory.url) {
         let at = acme.trial.value().map_or(place, |text| &text.place);
-        report.error(at, "an order is tried where it is placed", "remove \"trial\", or write another directory there");
+        report.error(
+            at,
+            "this is the server of \"directory\" as well",
+            "remove \"trial\", or write another directory there",
+        );
         return None;
     }
     Some(Acme {

@@ -2,6 +2,7 @@
 
 mod access;
 pub(super) mod acme;
+mod acme_lints;
 mod anchors;
 mod backend_tls;
 mod backends;
@@ -137,6 +138,9 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
         seen: Seen::default(),
     };
     warn_of_log(&config, &raw.log, report);
+    if let Some(section) = raw.certificate.value().and_then(|default| default.value.acme.value()) {
+        acme_lints::warn(&config, &section.place, report);
+    }
     Some(config)
 }
 

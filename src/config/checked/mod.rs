@@ -2,6 +2,7 @@
 
 mod acme;
 mod backend_tls;
+mod certificate;
 mod client_auth;
 mod control;
 mod expect;
@@ -20,7 +21,6 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
-use rustls::sign::CertifiedKey;
 
 use super::file_states::Seen;
 use crate::model::identity::{GuestPass, Serial, Sha256};
@@ -30,6 +30,7 @@ use crate::model::starttls::Starttls;
 
 pub use acme::{Acme, AcmeDirectory, AcmeState, Challenge, Eab};
 pub use backend_tls::{BackendTls, BackendTrust, HeaderPlace, backend_name};
+pub use certificate::{Certificate, CertificateSource};
 pub use client_auth::{
     Allow, ClientAuth, ClientAuthMode, DenyList, ExpiredRevocationList, ExpiredSession, NewerList, RevocationCheck,
     RevocationList, Selector, TrustAnchor, TrustKind,
@@ -217,30 +218,6 @@ pub struct Terminate {
     pub application_protocols: Vec<Vec<u8>>,
     /// The protocol by which clients may ask for TLS before they begin it.
     pub starttls: Option<Starttls>,
-}
-
-/// A server certificate whose key fits.
-#[derive(Clone, Debug)]
-pub struct Certificate {
-    /// The file of its chain.
-    pub chain_file: PathBuf,
-    /// The file of its key.
-    pub key_file: PathBuf,
-    /// Chain and key, as rustls wants them.
-    pub certified_key: Arc<CertifiedKey>,
-    /// Where it is from.
-    pub source: CertificateSource,
-}
-
-/// Where a server certificate is from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CertificateSource {
-    /// The owner's files.
-    Files,
-    /// An ACME server.
-    Acme,
-    /// It is made in memory and signed by itself, as long as an ACME server has not issued one.
-    Temporary,
 }
 
 /// Where a backend is.

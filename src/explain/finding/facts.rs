@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
+use super::public::PublicState;
 use crate::explain::recent::Refusal;
 use crate::model::expiry::Expiry;
 use crate::model::impostor::Claim;
@@ -26,6 +27,8 @@ pub struct Facts {
     pub services: Vec<Service>,
     /// The host names of backends.
     pub host_names: Vec<HostName>,
+    /// The public certificate, if the configuration wants one.
+    pub public_certificate: Option<PublicState>,
     /// All that expires, the next first.
     pub expiries: Vec<Expiry>,
     /// The receivers of messages that do not take them.
@@ -53,6 +56,7 @@ impl Default for Facts {
             devices: Vec::new(),
             services: Vec::new(),
             host_names: Vec::new(),
+            public_certificate: None,
             expiries: Vec::new(),
             receivers: Vec::new(),
             log: None,

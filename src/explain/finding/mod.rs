@@ -2,6 +2,7 @@
 //! and the notices share.
 
 mod facts;
+mod public;
 pub mod told;
 mod words;
 
@@ -14,10 +15,11 @@ pub use self::facts::{
     Attempts, Backend, BackendState, DeviceFacts, DeviceRefusal, Facts, LogFault, NotInForce, ReceiverFault,
     RefusedConfiguration, Service, Shown,
 };
+pub use self::public::{PublicState, ToldCertificate, ToldFailure};
 pub use self::words::{seen, seen_of, verdict_sentence};
 use super::recent::Refusal;
 use crate::explain::is_guest;
-use crate::model::expiry::{Expiry, Kind};
+use crate::model::expiry::{self, Expiry, Kind};
 use crate::model::impostor::Claim;
 use crate::model::rejection::{CheckFailure, Reason, Stage};
 
@@ -30,7 +32,7 @@ const SHUT_OUT: Duration = Duration::hours(24);
 /// How long a backend that did not answer counts as down, if it is not dialled again.
 const DOWN: Duration = Duration::hours(24);
 /// How long before its end an expiry is one.
-pub const SOON: Duration = Duration::days(14);
+pub const SOON: Duration = Duration::seconds(expiry::SOON);
 
 /// Something that the owner has to know. It has data; the words are made of them when they are told.
 #[derive(Clone, Debug)]
@@ -45,6 +47,10 @@ pub enum Finding {
     Device(Trouble),
     /// A service does not answer.
     ServiceDown(ServiceDown),
+    /// Devices do not trust the gate yet: its public certificate was not issued, or not for all names.
+    NotIssued(PublicState),
+    /// The public certificate could not be renewed.
+    RenewalFailed(PublicState),
     /// Something expires soon, or has expired.
     Expiry(Expiry),
     /// A receiver does not take messages to the owner.
@@ -167,20 +173,24 @@ impl Verdict {
 
 impl Finding {
     /// What matters more has the smaller rank: a right that should be gone and is not, a forged identity, a device in trouble,
-    /// a service that is down, an expiry, the gate's own trouble.
-    const fn rank(&self) -> u8 {
+    /// a service that is down, an expiry, the gate's own trouble. A renewal that failed comes before what expires if the certificate
+    /// runs out, and after it if there is time.
+    fn rank(&self, now: OffsetDateTime) -> u8 {
         match self {
             Self::RevocationNotInForce(_) => 0,
             Self::ConfigurationRefused(_) => 1,
             Self::Impostor(_) => 2,
             Self::Device(_) => 3,
             Self::ServiceDown(_) => 4,
-            Self::Expiry(_) => 5,
-            Self::Receiver(_) => 6,
-            Self::Log(_) => 7,
-            Self::History(_) => 8,
-            Self::Descriptors(_) => 9,
-            Self::Sandbox(_) => 10,
+            Self::NotIssued(_) => 5,
+            Self::RenewalFailed(found) if found.is_pressing(now) => 6,
+            Self::Expiry(_) => 7,
+            Self::RenewalFailed(_) => 8,
+            Self::Receiver(_) => 9,
+            Self::Log(_) => 10,
+            Self::History(_) => 11,
+            Self::Descriptors(_) => 12,
+            Self::Sandbox(_) => 13,
         }
     }
 
@@ -192,6 +202,8 @@ impl Finding {
             Self::Impostor(_) => "impostor",
             Self::Device(_) => "device",
             Self::ServiceDown(_) => "service_down",
+            Self::NotIssued(_) => "certificate_not_issued",
+            Self::RenewalFailed(_) => "renewal_failed",
             Self::Expiry(_) => "expiry",
             Self::Receiver(_) => "receiver",
             Self::Log(_) => "log",
@@ -211,6 +223,10 @@ impl Finding {
             | Self::ServiceDown(_) => Tone::Bad,
             // A device that does not connect may have been put away.
             Self::Expiry(expiry) if expiry.kind != Kind::Device && expiry.at < now.unix_timestamp() => Tone::Bad,
+            Self::RenewalFailed(found) if found.is_pressing(now) => Tone::Bad,
+            // In the first minutes of a new gate that is as it should be.
+            Self::NotIssued(found) if found.is_failing() => Tone::Bad,
+            Self::NotIssued(_) | Self::RenewalFailed(_) => Tone::Warn,
             Self::Expiry(_) | Self::Receiver(_) | Self::Log(_) | Self::History(_) | Self::Descriptors(_) => Tone::Warn,
             Self::Sandbox(_) => Tone::Note,
         }
@@ -223,6 +239,7 @@ impl Finding {
             Self::Impostor(found) => Some(&found.name),
             Self::Device(found) => Some(&found.device),
             Self::ServiceDown(found) => Some(&found.route),
+            Self::NotIssued(found) | Self::RenewalFailed(found) => Some(&found.certificate.file),
             Self::Expiry(found) => Some(&found.name),
             Self::Receiver(found) => Some(&found.receiver),
             Self::ConfigurationRefused(_)
@@ -243,6 +260,8 @@ impl Finding {
             Self::Expiry(found) => i128::from(found.at),
             Self::Receiver(found) => -found.since.unix_timestamp_nanos(),
             Self::ConfigurationRefused(_)
+            | Self::NotIssued(_)
+            | Self::RenewalFailed(_)
             | Self::Log(_)
             | Self::History(_)
             | Self::Descriptors(_)
@@ -274,12 +293,18 @@ pub fn findings(facts: &Facts, now: OffsetDateTime) -> Vec<Finding> {
         .iter()
         .filter(|expiry| {
             let old = expiry.at.saturating_add(SOON.whole_seconds()) < seconds;
-            expiry.at.saturating_sub(seconds) < SOON.whole_seconds()
+            expiry.is_soon(seconds)
+                && !(expiry.renewed_since.is_some()
+                    && facts.public_certificate.as_ref().is_some_and(PublicState::is_failing))
                 && !(expiry.kind == Kind::Device
                     && (old || told.contains(&*expiry.name) || lapsing.contains(&*expiry.name)))
         })
         .collect();
     found.extend(expiries.into_iter().cloned().map(Finding::Expiry));
+    if let Some(public) = &facts.public_certificate {
+        found.extend(public.lacks_names().then(|| Finding::NotIssued(public.clone())));
+        found.extend(public.is_failing().then(|| Finding::RenewalFailed(public.clone())));
+    }
     found.extend(troubles.into_iter().map(Finding::Device));
     found.extend(facts.services.iter().filter_map(|one| down(one, &facts.services, now)).map(Finding::ServiceDown));
     found.extend(facts.receivers.iter().cloned().map(Finding::Receiver));
@@ -287,7 +312,7 @@ pub fn findings(facts: &Facts, now: OffsetDateTime) -> Vec<Finding> {
     found.extend(facts.history.clone().map(Finding::History));
     found.extend(facts.descriptors.clone().map(Finding::Descriptors));
     found.extend(facts.sandbox.iter().cloned().map(Finding::Sandbox));
-    found.sort_by_key(|finding| (finding.rank(), finding.recency()));
+    found.sort_by_key(|finding| (finding.rank(now), finding.recency()));
     found
 }
 

@@ -89,7 +89,7 @@ fn down(seconds: i64) -> BackendState {
 }
 
 fn expiry(kind: Kind, name: &str, days: i64) -> Expiry {
-    Expiry { kind, name: name.to_owned(), at: NOW.unix_timestamp() + days * DAY + 60 }
+    Expiry { kind, name: name.to_owned(), at: NOW.unix_timestamp() + days * DAY + 60, renewed_since: None }
 }
 
 /// Everything at once, in no order.
@@ -110,6 +110,7 @@ fn everything() -> Facts {
             expiry(Kind::Device, "carol-phone", 9),
             expiry(Kind::RevocationList, "clients.crl", 900),
         ],
+        public_certificate: None,
         host_names: Vec::new(),
         services: vec![
             service("nas", 5666, down(42 * 60)),

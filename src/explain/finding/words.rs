@@ -1,5 +1,6 @@
 //! The words about a finding: a headline, a sentence, what to do, and the command that does it.
 
+use super::public::RENEW;
 use super::{Facts, Finding, Impostor, ReceiverFault, ServiceDown, Trouble, Verdict};
 use crate::explain::clock::Clock;
 use crate::explain::{self, check_advice, check_failure, impostor, words};
@@ -18,6 +19,8 @@ impl Finding {
             Self::Impostor(found) => found.headline(),
             Self::Device(found) => found.headline(),
             Self::ServiceDown(found) => format!("{}: down since {}", found.route, clock.since(found.since)),
+            Self::NotIssued(found) => found.not_issued_headline(),
+            Self::RenewalFailed(found) => found.failed_headline(clock),
             Self::Expiry(found) => expiry_headline(found, clock),
             Self::Receiver(found) => {
                 format!("{} has taken no message to you since {}", found.receiver, clock.since(found.since))
@@ -51,6 +54,8 @@ impl Finding {
             Self::Impostor(found) => found.sentence(clock),
             Self::Device(found) => found.sentence(clock),
             Self::ServiceDown(found) => found.sentence(clock),
+            Self::NotIssued(found) => found.not_issued_sentence(),
+            Self::RenewalFailed(found) => found.failed_sentence(clock),
             Self::Expiry(found) => expiry_sentence(found, clock),
             Self::Receiver(found) => found.sentence(),
             Self::Log(found) | Self::History(found) => found.error.clone(),
@@ -72,9 +77,12 @@ impl Finding {
             Self::Impostor(found) => found.advice(),
             Self::Device(found) => found.advice(),
             Self::ServiceDown(found) => format!("{} Then check: {CHECK}.", found.advice()),
+            Self::RenewalFailed(found) => found.advice(),
             Self::Expiry(found) => expiry_advice(found),
             Self::Receiver(_) => format!("Send a test message, and see what is answered: {NOTIFY}."),
-            Self::Log(_) | Self::History(_) | Self::Descriptors(_) | Self::Sandbox(_) => return None,
+            Self::NotIssued(_) | Self::Log(_) | Self::History(_) | Self::Descriptors(_) | Self::Sandbox(_) => {
+                return None;
+            }
         })
     }
 
@@ -86,9 +94,12 @@ impl Finding {
             Self::Impostor(found) => format!("doorward why {}", found.source),
             Self::Device(found) => found.command(),
             Self::ServiceDown(_) => CHECK.to_owned(),
+            Self::RenewalFailed(found) => return found.failure().map(|_| RENEW.to_owned()),
             Self::Expiry(found) => expiry_command(found),
             Self::Receiver(_) => NOTIFY.to_owned(),
-            Self::Log(_) | Self::History(_) | Self::Descriptors(_) | Self::Sandbox(_) => return None,
+            Self::NotIssued(_) | Self::Log(_) | Self::History(_) | Self::Descriptors(_) | Self::Sandbox(_) => {
+                return None;
+            }
         })
     }
 }
@@ -311,6 +322,7 @@ impl ServiceDown {
 fn what_expires(expiry: &Expiry) -> String {
     match expiry.kind {
         Kind::Device => format!("{}: certificate", expiry.name),
+        Kind::Server if expiry.renewed_since.is_some() => "The public certificate".to_owned(),
         Kind::Server => "The gate's certificate".to_owned(),
         Kind::TrustAnchor => "Your authority".to_owned(),
         Kind::RevocationList => "The revocation list".to_owned(),
@@ -349,6 +361,7 @@ fn expiry_sentence(expiry: &Expiry, clock: &Clock) -> String {
 fn expiry_advice(expiry: &Expiry) -> String {
     match expiry.kind {
         Kind::Device => format!("Renew it, and install it on the device: {}.", expiry_command(expiry)),
+        Kind::Server if expiry.renewed_since.is_some() => format!("Have it ordered at once: {RENEW}."),
         Kind::Server => format!("Renew it: {}. If it is not from doorward ca, as you got it.", expiry_command(expiry)),
         Kind::TrustAnchor => {
             "Make a new authority, and give your devices new certificates: doorward help devices.".to_owned()
@@ -360,6 +373,7 @@ fn expiry_advice(expiry: &Expiry) -> String {
 fn expiry_command(expiry: &Expiry) -> String {
     match expiry.kind {
         Kind::Device => format!("doorward ca renew {}", word(&expiry.name)),
+        Kind::Server if expiry.renewed_since.is_some() => RENEW.to_owned(),
         Kind::Server => "doorward ca server".to_owned(),
         Kind::TrustAnchor => "doorward help devices".to_owned(),
         Kind::RevocationList => "doorward ca revoke".to_owned(),

@@ -154,6 +154,28 @@ pub enum Event {
         /// The routes that lead to it.
         routes: Vec<String>,
     },
+    /// The public certificate was issued, and is in place.
+    CertificateRenewed {
+        /// The names that it is for.
+        names: Vec<String>,
+        /// The directory of the ACME server.
+        directory: String,
+    },
+    /// An order for the public certificate has failed; the certificate in use stays.
+    CertificateRenewalFailed {
+        /// The directory of the ACME server.
+        directory: String,
+        /// What the server said, or why it could not be asked.
+        error: String,
+        /// What can be done about it.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        remedies: Vec<String>,
+        /// How many orders have failed in a row.
+        in_a_row: u32,
+        /// When the next one begins (RFC 3339).
+        #[serde(skip_serializing_if = "Option::is_none")]
+        next: Option<String>,
+    },
     /// Connections could not be accepted for lack of descriptors or memory: reported once a minute.
     AcceptFailed {
         /// The listener of the last failure.
@@ -369,8 +391,12 @@ impl Line for Event {
             | Self::AcceptFailed { .. }
             | Self::History { .. }
             | Self::NoticesFailing { .. }
+            | Self::CertificateRenewalFailed { .. }
             | Self::BackendUnhealthy { .. } => Priority::Warning,
-            Self::Reloaded { .. } | Self::RevocationList { .. } | Self::Upgraded { .. } => Priority::Notice,
+            Self::Reloaded { .. }
+            | Self::RevocationList { .. }
+            | Self::CertificateRenewed { .. }
+            | Self::Upgraded { .. } => Priority::Notice,
             Self::Sandbox { missing, .. } if !missing.is_empty() => Priority::Warning,
             Self::WakeEnded { outcome: "timeout" | "not_sent", .. } => Priority::Warning,
             Self::Listening { .. }

@@ -69,6 +69,14 @@ impl fmt::Display for Event {
             Self::BackendHealthy { backend, routes } => {
                 write!(f, "backend_healthy: {backend} ({}) passes its health checks again", routes.join(", "))
             }
+            Self::CertificateRenewed { names, directory } => {
+                write!(f, "certificate_renewed: {} from {directory}", names.join(", "))
+            }
+            Self::CertificateRenewalFailed { directory, error, remedies, in_a_row, next } => {
+                write!(f, "certificate_renewal_failed ({in_a_row} in a row) at {directory}: {error}")?;
+                next.iter().try_for_each(|next| write!(f, "; tried again at {next}"))?;
+                remedies.iter().try_for_each(|remedy| write!(f, "; {remedy}"))
+            }
             Self::AcceptFailed { listener, failures, error } => {
                 write!(f, "accept_failed ({listener}), {failures} failures since the last such line: {error}")
             }

@@ -4,6 +4,7 @@
 mod earlier;
 mod notices;
 mod register;
+mod renewals;
 mod route;
 
 use std::collections::HashMap;
@@ -23,14 +24,17 @@ use super::log::LogSeries;
 use super::names::{self, NO_ROUTE};
 use crate::config::checked::{Config, Device, RouteMode};
 use crate::config::expiries::{Expiry, expiries};
+use crate::config::public_certificate::public_certificate;
 use crate::config::public_side::PublicSide;
 use crate::config::revoked::not_in_force;
 use crate::explain::finding::{NotInForce, RefusedConfiguration, Service};
 use crate::listener::AcceptError;
 use crate::model::close::CloseReason;
+use crate::model::issuance::RenewalOutcome;
 use crate::model::look_up::HostName;
 use crate::model::names::Name;
 use crate::model::notice::{NoticeEvent, NoticeOutcome};
+use crate::model::public_certificate::PublicCertificate;
 use crate::model::rejection::Reason;
 use crate::model::ticket::TicketOutcome;
 
@@ -54,6 +58,7 @@ pub struct Metrics {
     handshake_rejected: Histogram,
     /// In the order of [`TicketOutcome::ALL`].
     tickets: [Counter; TicketOutcome::ALL.len()],
+    renewals: renewals::Renewals,
     accept_errors: Vec<Counter>,
     notices: notices::Notices,
     descriptors_limit: Gauge,
@@ -68,6 +73,8 @@ pub struct Metrics {
     not_reloaded: ArcSwapOption<RefusedConfiguration>,
     /// Revocations of the inventory that have no effect.
     not_in_force: ArcSwap<Vec<NotInForce>>,
+    /// The public certificate in use.
+    public_certificate: ArcSwapOption<PublicCertificate>,
     /// The warning about the limit of open files.
     too_few_descriptors: ArcSwapOption<String>,
     /// What processes have counted that upgrades have left.
@@ -138,6 +145,7 @@ impl Metrics {
             handshake_rejected: register.histogram(names::HANDSHAKE_DURATION, &[("outcome", "rejected")]),
             tickets: TicketOutcome::ALL
                 .map(|outcome| register.counter(names::TICKETS, &[("outcome", outcome.label())])),
+            renewals: renewals::Renewals::new(&register),
             revocation_lag: register.histogram(names::REVOCATION_LAG, &[]),
             log: LogSeries {
                 writable: register.gauge(names::LOG_WRITABLE, &[]),
@@ -148,6 +156,7 @@ impl Metrics {
             last_reload_successful,
             not_reloaded: ArcSwapOption::empty(),
             not_in_force: ArcSwap::from_pointee(not_in_force(config)),
+            public_certificate: ArcSwapOption::new(public_certificate(config).map(Arc::new)),
             too_few_descriptors: ArcSwapOption::empty(),
             earlier: Mutex::default(),
             handle: lasting.handle(),
@@ -164,6 +173,7 @@ impl Metrics {
         let former = self.of_config.load();
         let new = OfConfig::new(config, &Register(&self.lasting), Some(&former));
         self.of_config.store(Arc::new(new));
+        self.public_certificate.store(public_certificate(config).map(Arc::new));
         self.follow_revocations(config);
     }
 
@@ -197,6 +207,17 @@ impl Metrics {
     /// All that expires, the next first.
     pub fn expiries(&self) -> Arc<Vec<Expiry>> {
         Arc::clone(&self.of_config.load().expiries)
+    }
+
+    /// The public certificate, if the configuration wants one.
+    pub fn public_certificate(&self) -> Option<Arc<PublicCertificate>> {
+        self.public_certificate.load_full()
+    }
+
+    /// This is the public certificate, whatever the configuration says.
+    #[cfg(test)]
+    pub(crate) fn set_public_certificate(&self, certificate: Option<PublicCertificate>) {
+        self.public_certificate.store(certificate.map(Arc::new));
     }
 
     /// What the routes of the configuration lead to, and whether that answers.
@@ -285,6 +306,11 @@ impl Metrics {
         if let Some(counter) = index.and_then(|index| self.tickets.get(index)) {
             counter.increment(1);
         }
+    }
+
+    /// So many orders for the public certificate have ended like this.
+    pub fn acme_renewals(&self, outcome: RenewalOutcome, count: u64) {
+        self.renewals.count(outcome, count);
     }
 
     /// The process may have so many files open.
@@ -397,10 +423,13 @@ impl OfConfig {
         }
         let expiries = expiries(config);
         for expiry in &expiries {
-            let gauge =
-                things.gauge(names::CERTIFICATE_EXPIRY, &[("kind", expiry.kind.label()), ("name", &expiry.name)]);
-            #[expect(clippy::cast_precision_loss, reason = "exact below 2^53")]
-            gauge.set(expiry.at as f64);
+            let labels = [("kind", expiry.kind.label()), ("name", expiry.name.as_str())];
+            for (gauge, at) in
+                [(names::CERTIFICATE_EXPIRY, expiry.at), (names::CERTIFICATE_EXPIRY_WARNING, expiry.soon())]
+            {
+                #[expect(clippy::cast_precision_loss, reason = "exact below 2^53")]
+                things.gauge(gauge, &labels).set(at as f64);
+            }
         }
         let mut route_names: Vec<Name> = config.routes.iter().map(|route| route.name.clone()).collect();
         route_names.sort_unstable();
