@@ -405,6 +405,7 @@ impl Agent<'_> {
 async fn remedies(acme: &Acme, facts: &ProblemFacts) -> Vec<String> {
     let challenge = match acme.challenge {
         Challenge::TlsAlpn01 => ChallengeKind::TlsAlpn01,
+        Challenge::Dns01(_) => ChallengeKind::Dns01,
     };
     let mut resolved = Vec::new();
     let looks = acme.names.iter().filter(|_| facts.is_about_names()).take(LOOK_UPS_MAX);

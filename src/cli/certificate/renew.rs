@@ -72,7 +72,10 @@ fn outcome(socket: &Path, before: &Orders) -> Result<Outcome, (u8, String)> {
         sleep(EVERY);
         let certificates = request(socket, &Request::Certificates).map_err(|message| (exit::NO_GATE, message))?;
         let Some(orders) = &certificates.orders else {
-            return Err((exit::NOT_ISSUED, "the gate orders no certificate any more; see its configuration".to_owned()));
+            return Err((
+                exit::NOT_ISSUED,
+                "the gate orders no certificate any more; see its configuration".to_owned(),
+            ));
         };
         // Another process counts from 0.
         (renewed, failed) = (renewed.min(orders.renewed), failed.min(orders.failed));
@@ -85,7 +88,10 @@ fn outcome(socket: &Path, before: &Orders) -> Result<Outcome, (u8, String)> {
         if orders.phase != Some(Phase::Stopped) {
             present = Instant::now();
         } else if present.elapsed() > AWAY {
-            return Err((exit::NOT_ISSUED, "the process that orders certificates does not run; see the log".to_owned()));
+            return Err((
+                exit::NOT_ISSUED,
+                "the process that orders certificates does not run; see the log".to_owned(),
+            ));
         }
     }
     Err((exit::NOT_ISSUED, "the order takes too long to wait for; for its result: doorward certificate".to_owned()))

@@ -264,7 +264,10 @@ Ordered from letsencrypt:
 
     #[test]
     fn other_certificates_are_told_with_who_must_trust_what() {
-        assert!(shown("own", None).starts_with("A certificate of an authority of your own, which each device must trust:\n"));
+        assert!(
+            shown("own", None)
+                .starts_with("A certificate of an authority of your own, which each device must trust:\n")
+        );
         assert!(shown("files", None).contains("another program renews its files"));
         let clock = Clock::new(datetime!(2027-01-01 12:00 UTC), Zone::utc());
         let text = text(&Certificates { certificates: vec![certificate("own")], orders: None }, &clock);

@@ -112,11 +112,19 @@ fn switch(args: &UseArgs) -> Result<ExitCode, Refused> {
     check(args, wanted)?;
     let before = before(args)?;
     let current = with_default_certificate(&before).next().map(|(_, certificate)| certificate);
-    let is_wanted =
-        current.map(CertificateKind::of).is_some_and(|kind| kind.is_public() == (wanted == Use::Public));
+    let is_wanted = current.map(CertificateKind::of).is_some_and(|kind| kind.is_public() == (wanted == Use::Public));
     if is_wanted && !args.has_acme_options() {
         say(args, &format!("The gate uses this already; {} is unchanged.\n", before.file.display()));
-        print(args, &Switched { certificate: wanted.word(), config: &before.file, changed: false, in_force: None, authority: None })?;
+        print(
+            args,
+            &Switched {
+                certificate: wanted.word(),
+                config: &before.file,
+                changed: false,
+                in_force: None,
+                authority: None,
+            },
+        )?;
         return Ok(exit::OK.into());
     }
     match wanted {
@@ -134,12 +142,12 @@ impl UseArgs {
 fn check(args: &UseArgs, wanted: Use) -> Result<(), Refused> {
     let usage = |message: &str| Err((exit::USAGE, message.to_owned()));
     match wanted {
-        Use::Own if args.has_acme_options() => {
-            usage("--contact, --directory and --trust are about a public certificate\n  leave them out, or: doorward certificate use public")
-        }
-        Use::Public if args.domain.is_some() || args.prepare => {
-            usage("--domain and --prepare are about an authority of your own\n  leave them out, or: doorward certificate use own")
-        }
+        Use::Own if args.has_acme_options() => usage(
+            "--contact, --directory and --trust are about a public certificate\n  leave them out, or: doorward certificate use public",
+        ),
+        Use::Public if args.domain.is_some() || args.prepare => usage(
+            "--domain and --prepare are about an authority of your own\n  leave them out, or: doorward certificate use own",
+        ),
         _ => Ok(()),
     }
 }
@@ -175,7 +183,10 @@ fn with_default_certificate(before: &Before) -> impl Iterator<Item = (&Route, &C
 fn not_replaced(file: &Path, section: &str) -> impl Fn(NotReplaced) -> Refused {
     let (file, section) = (file.display().to_string(), section.to_owned());
     move |error| {
-        (exit::CONFIG, format!("{file} cannot be changed by this command: {error}\n  write into it, in place of that:\n{section}"))
+        (
+            exit::CONFIG,
+            format!("{file} cannot be changed by this command: {error}\n  write into it, in place of that:\n{section}"),
+        )
     }
 }
 
@@ -263,9 +274,10 @@ fn to_own(args: &UseArgs, before: &Before) -> Result<ExitCode, Refused> {
 
 /// The section of a certificate that the gate orders.
 fn acme_section(args: &UseArgs) -> Result<String, Refused> {
-    let trust = args.trust.as_ref().map(|file| {
-        file.canonicalize().map_err(|error| (exit::USAGE, format!("--trust {}: {error}", file.display())))
-    });
+    let trust = args
+        .trust
+        .as_ref()
+        .map(|file| file.canonicalize().map_err(|error| (exit::USAGE, format!("--trust {}: {error}", file.display()))));
     Ok(AcmeArgs::section(args.contact.as_deref(), args.directory.as_deref(), trust.transpose()?.as_deref()))
 }
 
@@ -347,8 +359,14 @@ fn parsed(text: &str, before: &Before) -> Result<Config, Refused> {
         Some(gate) => config::parse_with(text, &before.file, &gate.credentials()),
         None => config::parse(text, &before.file),
     };
-    let config = parsed.map_err(|errors| (exit::CONFIG, format!("nothing was changed: with the other certificate, the configuration would have errors\n{errors}")))?;
-    for warning in config.warnings.iter().filter(|warning| warning.key.contains("certificate") && config.acme.is_none()) {
+    let config = parsed.map_err(|errors| {
+        (
+            exit::CONFIG,
+            format!("nothing was changed: with the other certificate, the configuration would have errors\n{errors}"),
+        )
+    })?;
+    for warning in config.warnings.iter().filter(|warning| warning.key.contains("certificate") && config.acme.is_none())
+    {
         errln!("warning: {}: {}", warning.key, warning.message);
     }
     Ok(config)
@@ -357,7 +375,10 @@ fn parsed(text: &str, before: &Before) -> Result<Config, Refused> {
 /// Whether a running gate uses the new text.
 #[derive(Debug)]
 enum InForce {
-    Yes { kept: usize, cut: usize },
+    Yes {
+        kept: usize,
+        cut: usize,
+    },
     NotRunning,
     /// Why not, and what to do.
     No(String),
@@ -429,9 +450,14 @@ fn finish(
         InForce::NotRunning => None,
         InForce::No(_) => Some(false),
     };
-    print(args, &Switched { certificate: wanted.word(), config: &before.file, changed: true, in_force: told, authority })?;
+    print(
+        args,
+        &Switched { certificate: wanted.word(), config: &before.file, changed: true, in_force: told, authority },
+    )?;
     match in_force {
-        InForce::No(why) => Err((exit::NOT_IN_FORCE, format!("the change is written, but not known to be in force: {why}"))),
+        InForce::No(why) => {
+            Err((exit::NOT_IN_FORCE, format!("the change is written, but not known to be in force: {why}")))
+        }
         InForce::Yes { .. } | InForce::NotRunning => Ok(exit::OK.into()),
     }
 }

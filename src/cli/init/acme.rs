@@ -61,7 +61,8 @@ impl AcmeArgs {
     /// The same for a configuration that is there already; `trust` is an absolute path.
     pub(in crate::cli) fn section(contact: Option<&str>, directory: Option<&str>, trust: Option<&Path>) -> String {
         let directory = directory.unwrap_or(LETSENCRYPT).to_owned();
-        let args = Self { acme: true, acme_contact: contact.map(str::to_owned), acme_directory: directory, acme_trust: None };
+        let args =
+            Self { acme: true, acme_contact: contact.map(str::to_owned), acme_directory: directory, acme_trust: None };
         let mut starter = args.starter().unwrap_or_default();
         starter.trust = trust.map(|file| file.display().to_string());
         starter.to_toml()
