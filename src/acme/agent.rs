@@ -136,6 +136,7 @@ impl Agent<'_> {
                     self.order(directory, served, &responder).await?;
                 }
                 Err(error) => {
+                    self.forced = false;
                     // Whatever is wrong with the folder: nothing is ordered that could not be kept.
                     let failed = Failed::new(error);
                     self.failed(&acme.directory, &failed, &responder).await?;
@@ -320,7 +321,9 @@ impl Agent<'_> {
                     }
                 }
             }
-            self.rest(LOCK_INTERVAL, responder).await?;
+            // Whatever the owner wants: the other process has the folder.
+            let pause = tokio::time::sleep(LOCK_INTERVAL);
+            self.listen(pause, responder).await?;
         }
     }
 
