@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use tokio::net::lookup_host;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
+use super::dns::{DnsPublisher, DnsResponder};
 use super::http::Client;
 use super::message::{FromAgent, ToAgent};
 use super::order;
@@ -53,7 +54,7 @@ pub enum AgentError {
     /// The configuration has no such section.
     #[error("there is no [certificate.acme]")]
     NoAcme,
-    /// There is no way to talk to the server.
+    /// There is no way to talk to the server, or to the one of the DNS.
     #[error("{0}")]
     Client(String),
     /// `[sandbox] mode = "require"`, and not all of it is in force.
@@ -75,19 +76,35 @@ pub fn agent(file: &Path) -> Result<(), AgentError> {
     let acme = acme.ok_or(AgentError::NoAcme)?;
     // Reads the authorities of this machine, which the sandbox does not.
     let client = Client::new(acme.trust.as_deref()).map_err(|error| AgentError::Client(error.to_string()))?;
+    let publisher = match &acme.challenge {
+        Challenge::TlsAlpn01 => None,
+        Challenge::Dns01(dns) => Some(Arc::new(DnsPublisher::new(dns).map_err(AgentError::Client)?)),
+    };
     let folder = acme.state.of_this_process();
     let store = Store::new(&folder);
     // In the sandbox no folder can be made. What stands in the way is told by the first write.
     let _ = store.make_folders();
-    let sandbox = Sandbox::enter_to_order(mode, &acme, &folder).map_err(AgentError::Sandbox)?;
+    let sandbox = match &acme.challenge {
+        // A program would inherit a sandbox, and nothing is known of what it needs.
+        Challenge::Dns01(dns) if dns.runs_program() => Sandbox::default(),
+        _ => Sandbox::enter_to_order(mode, &acme, &folder).map_err(AgentError::Sandbox)?,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         let channel = Channel::new(end)?;
         let _ignored = ignore_signals()?;
         let sandbox = sandbox.in_force().parts.iter().map(|part| (*part).to_owned()).collect();
         channel.send(&FromAgent::Started { sandbox }, None).await?;
-        let mut agent =
-            Agent { acme, store, client, channel: &channel, told: Issuance::default(), forced: false, window: None };
+        let mut agent = Agent {
+            acme,
+            store,
+            client,
+            publisher,
+            channel: &channel,
+            told: Issuance::default(),
+            forced: false,
+            window: None,
+        };
         agent.run().await;
         Ok(())
     });
@@ -109,6 +126,8 @@ struct Agent<'a> {
     acme: Arc<Acme>,
     store: Store,
     client: Client,
+    /// For dns-01.
+    publisher: Option<Arc<DnsPublisher>>,
     channel: &'a Channel,
     told: Issuance,
     forced: bool,
@@ -233,7 +252,13 @@ impl Agent<'_> {
         let replaces = served.as_ref().filter(|_| knows_window).and_then(Served::identifier);
         let wanted = self.wanted(directory, replaces);
         let (store, client) = (self.store.clone(), self.client.clone());
-        let result = self.listen(order::obtain(&wanted, &store, &client, responder), responder).await?;
+        let result = match self.publisher.clone() {
+            Some(publisher) => {
+                let records = DnsResponder::new(&publisher);
+                self.listen(order::obtain(&wanted, &store, &client, &records), responder).await?
+            }
+            None => self.listen(order::obtain(&wanted, &store, &client, responder), responder).await?,
+        };
         let kept = result.and_then(|issued| {
             let pem = format!("{}\n{}\n", issued.chain.trim_end(), issued.key.trim_end()).into_bytes();
             let ordered = Ordered { directory: wanted.directory.clone(), names: wanted.names.clone() };
@@ -380,6 +405,7 @@ impl Agent<'_> {
 async fn remedies(acme: &Acme, facts: &ProblemFacts) -> Vec<String> {
     let challenge = match acme.challenge {
         Challenge::TlsAlpn01 => ChallengeKind::TlsAlpn01,
+        Challenge::Dns01(_) => ChallengeKind::Dns01,
     };
     let mut resolved = Vec::new();
     let looks = acme.names.iter().filter(|_| facts.is_about_names()).take(LOOK_UPS_MAX);

@@ -14,6 +14,7 @@
 //! | `order` | one order, from the account to the certificate |
 //! | `account`, `issued`, `problem` | its parts: the account, the look at the new certificate, what a server refuses |
 //! | `responder` | has the gate answer challenges |
+//! | `dns` | answers them by records of DNS |
 //! | `served` | the certificate in use |
 //! | `store` | the files of `[certificate.acme]`'s folder |
 //! | `http` | the HTTP client for ACME servers |
@@ -21,6 +22,7 @@
 mod account;
 mod agent;
 mod challenges;
+pub mod dns;
 mod http;
 mod issued;
 pub mod message;
@@ -31,7 +33,7 @@ pub mod remedy;
 mod responder;
 mod schedule;
 mod served;
-mod store;
+pub(crate) mod store;
 mod wanted;
 
 pub use self::agent::{AgentError, agent};
