@@ -5,8 +5,11 @@
 
 pub mod dial;
 pub mod fault;
+mod folder;
+pub mod homes;
 pub mod platform;
 pub mod refusal;
 pub mod session;
+pub mod ssh;
 pub mod stdio;
 pub mod tls;

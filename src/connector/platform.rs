@@ -12,9 +12,11 @@ pub type Writer = Pin<Box<dyn AsyncWrite + Send>>;
 
 #[cfg(unix)]
 mod system {
-    use std::fs::File;
+    use std::fs::{DirBuilder, File};
     use std::io;
     use std::os::fd::AsFd;
+    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+    use std::path::Path;
     use std::pin::Pin;
     use std::task::{Context, Poll, ready};
 
@@ -65,6 +67,21 @@ mod system {
             _ => {}
         }
         Box::pin(Closing(Some(tokio::io::stdout())))
+    }
+
+    /// Creates a folder that only this user may enter, and those above it.
+    pub(in crate::connector) fn create_private(folder: &Path) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)
+    }
+
+    /// Whether other users of this machine may read the file.
+    pub(in crate::connector) fn others_can_read(file: &File) -> io::Result<bool> {
+        Ok(file.metadata()?.mode() & 0o077 != 0)
+    }
+
+    /// Writes the names of the files in a folder to the disk.
+    pub(in crate::connector) fn sync(folder: &Path) -> io::Result<()> {
+        File::open(folder)?.sync_all()
     }
 
     /// Fewer changes between this process and the other.
@@ -120,7 +137,26 @@ mod system {
 
 #[cfg(not(unix))]
 mod system {
+    use std::fs::{File, create_dir_all};
+    use std::io;
+    use std::path::Path;
+
     use super::{Reader, Writer};
+
+    /// Creates a folder. In the folder of the user's settings, it is the user's alone.
+    pub(in crate::connector) fn create_private(folder: &Path) -> io::Result<()> {
+        create_dir_all(folder)
+    }
+
+    /// The permissions of the user's folder of settings are those of its files.
+    pub(in crate::connector) fn others_can_read(_: &File) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    /// The system does it on its own.
+    pub(in crate::connector) fn sync(_: &Path) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Standard input, read by a thread.
     pub(in crate::connector) fn stdin() -> Reader {
@@ -133,4 +169,4 @@ mod system {
     }
 }
 
-pub(super) use system::{stdin, stdout};
+pub(super) use system::{create_private, others_can_read, stdin, stdout, sync};
