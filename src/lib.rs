@@ -33,6 +33,7 @@ pub mod cli;
 pub mod client_hello;
 pub mod config;
 mod connection;
+pub mod connector;
 pub mod control;
 pub mod enrolment;
 pub mod explain;
