@@ -5,8 +5,11 @@
 
 pub mod dial;
 pub mod fault;
+pub mod forward;
 pub mod platform;
 pub mod refusal;
+pub mod remote;
 pub mod session;
+pub mod source;
 pub mod stdio;
 pub mod tls;
