@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::fields::{Event, Line};
+use super::fields::Event;
+use super::priority::Line;
 use super::form::Form;
 use super::health::{Health, to_stderr};
 
