@@ -14,7 +14,7 @@ pub const START: u8 = 4;
 pub const CUT: u8 = 5;
 /// `explain`: no, and the output says why.
 pub const REFUSED: u8 = 6;
-/// `init`, `ca`: files exist already, and nothing was written.
+/// `init`, `ca`, `join`: files exist already, and nothing was written.
 pub const EXISTS: u8 = 7;
 /// `why`, `status`, `sessions`, `history`, `reload`, `cut`, `upgrade`: no gate answers, or it refused the request; stderr says what to do.
 pub const NO_GATE: u8 = 8;
@@ -36,7 +36,7 @@ Exit codes:
   4  the gate cannot start, for example because an address is in use; upgrade: it was not replaced
   5  the gate stopped, but had to cut connections that did not end in time
   6  explain: no
-  7  init, ca: files exist already, and nothing was written
+  7  init, ca, join: files exist already, and nothing was written
   8  why, status, sessions, history, reload, cut, upgrade: no gate answers, or permission was denied
   9  share, ca device --qr: the link was closed before it was used
   10  ca revoke, ca renew, ca server: written, but not known to be in force at the gate

@@ -16,6 +16,7 @@ macro_rules! errln {
 
 pub mod ca;
 mod check;
+mod connector;
 mod control_args;
 mod corrections;
 mod cut;
@@ -89,6 +90,13 @@ enum Command {
     /// and ends with the command.
     #[command(after_help = share::EXAMPLE)]
     Share(share::ShareArgs),
+    /// On a device: join a home, with the .doorward file that its owner has made for this device
+    ///
+    /// Asks for the password that was shown with the file, and keeps certificate and key in your own folder of settings, where
+    /// "doorward connect" and "doorward forward" find them. Says how each service is used. A device can join several homes, and
+    /// joining one again brings a renewed certificate.
+    #[command(after_help = connector::join::EXAMPLE)]
+    Join(connector::join::JoinArgs),
     /// Run the gate
     ///
     /// Logs one line on stdout for every connection that was refused or has ended. SIGTERM or SIGINT (Ctrl-C) stops it:
@@ -282,6 +290,7 @@ pub fn main() -> ExitCode {
         Command::Install(args) => install::run(&args),
         Command::Ca(args) => ca::run(args),
         Command::Share(args) => share::run(&args),
+        Command::Join(args) => connector::join::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),

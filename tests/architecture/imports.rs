@@ -15,6 +15,10 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
     ("explain", &["model"]),
     ("pki", &["explain", "model"]),
     ("files", &["sys"]),
+    // What a device is given in one file.
+    ("bundle", &["model"]),
+    // The other end: runs on devices, and knows nothing of a gate but what it was given.
+    ("connector", &["bundle", "model", "sys"]),
     // Devices are set up without a gate.
     ("enrolment", &["files", "http", "model", "pki", "sys"]),
     // A certificate and the files that a device is set up with are written in one transaction.
@@ -175,8 +179,10 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
             "backend_tls",
             // It does the health checks that the gate would.
             "backends",
+            "bundle",
             "ca",
             "config",
+            "connector",
             "control",
             "enrolment",
             "explain",
