@@ -10,13 +10,15 @@ use std::time::Duration;
 
 use instant_acme::CertificateIdentifier;
 use time::OffsetDateTime;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::net::lookup_host;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::dns::{DnsPublisher, DnsResponder};
 use super::http::Client;
 use super::message::{FromAgent, ToAgent};
 use super::order;
 use super::plan::{self, Known, Step};
+use super::remedy::{self, ChallengeKind, ProblemFacts};
 use super::responder::GateResponder;
 use super::schedule::{self, Window};
 use super::served::Served;
@@ -34,6 +36,9 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 const LOCK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the gate may take to read a message.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many names are looked up after a failure, and how long that may take in all.
+const LOOK_UPS_MAX: usize = 20;
+const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the server is asked when to renew, whatever it wants.
 const WINDOW_INTERVAL: (Duration, Duration) = (Duration::from_secs(3600), Duration::from_secs(24 * 3600));
 
@@ -310,13 +315,9 @@ impl Agent<'_> {
         let in_a_row = before.map_or(0, |before| before.last.in_a_row).saturating_add(1);
         let count = usize::try_from(in_a_row).unwrap_or(usize::MAX);
         let wait = schedule::retry(count, failed.retry_after, failed.rate_limited, random());
-        let last = FailedOrder {
-            at: now,
-            in_a_row,
-            directory: directory.name.clone(),
-            error: failed.error.clone(),
-            remedies: Vec::new(),
-        };
+        let remedies = self.listen(remedies(&self.acme.clone(), &failed.facts), responder).await?;
+        let last =
+            FailedOrder { at: now, in_a_row, directory: directory.name.clone(), error: failed.error.clone(), remedies };
         let not_before = now.saturating_add(i64::try_from(wait.as_secs()).unwrap_or(i64::MAX));
         let kept = self.store.keep_failures(Some(&Failures { ordered, last: last.clone(), not_before }));
         self.tell(|told| {
@@ -398,6 +399,23 @@ impl Agent<'_> {
             _ => Err(Ended),
         }
     }
+}
+
+/// What can be done about it. The names are looked up, as far as that matters.
+async fn remedies(acme: &Acme, facts: &ProblemFacts) -> Vec<String> {
+    let challenge = match acme.challenge {
+        Challenge::TlsAlpn01 => ChallengeKind::TlsAlpn01,
+        Challenge::Dns01(_) => ChallengeKind::Dns01,
+    };
+    let mut resolved = Vec::new();
+    let looks = acme.names.iter().filter(|_| facts.is_about_names()).take(LOOK_UPS_MAX);
+    let deadline = Instant::now() + LOOK_UP_TIMEOUT;
+    for name in looks {
+        let found = timeout_at(deadline, lookup_host((name.as_str(), 443))).await;
+        let found = found.ok().and_then(Result::ok);
+        resolved.push((name.clone(), found.into_iter().flatten().map(|address| address.ip()).collect()));
+    }
+    remedy::remedies(facts, challenge, &resolved)
 }
 
 /// A number between 0 and 1.

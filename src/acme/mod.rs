@@ -9,8 +9,8 @@
 //! | `message` | what the gate and the agent tell each other |
 //! | `agent` | the process beside the gate that orders and renews |
 //! | `plan`, `schedule` | what it does next, and when |
-//! | `wanted` | what is ordered, who answers challenges, why there is no certificate |
 //! | `remedy` | what can be done about an order that has failed |
+//! | `wanted` | what is ordered, who answers challenges, why there is no certificate |
 //! | `order` | one order, from the account to the certificate |
 //! | `account`, `issued`, `problem` | its parts: the account, the look at the new certificate, what a server refuses |
 //! | `responder` | has the gate answer challenges |
@@ -33,7 +33,7 @@ pub mod remedy;
 mod responder;
 mod schedule;
 mod served;
-mod store;
+pub(crate) mod store;
 mod wanted;
 
 pub use self::agent::{AgentError, agent};

@@ -63,7 +63,11 @@ impl Config {
             }
         }
         if is_kept {
-            for warning in self.warnings.iter_mut().filter(|warning| warning.message.contains(Acme::UNTIL_ISSUED)) {
+            for warning in self
+                .warnings
+                .iter_mut()
+                .filter(|warning| warning.key == Acme::KEY && warning.message.contains(Acme::UNTIL_ISSUED))
+            {
                 let found = warning.message.split(Acme::UNTIL_ISSUED).next().unwrap_or_default();
                 warning.message = format!("{found}; the certificate before is used until it expires");
             }
