@@ -157,6 +157,7 @@ impl Agent<'_> {
         let known = Known {
             acme,
             served: served.as_ref(),
+            placed_at: self.store.certificate_placed_at(),
             issued: issued.as_ref(),
             tried: tried.as_ref(),
             failures: failures.as_ref(),

@@ -13,6 +13,8 @@ pub(super) struct Known<'a, 'b> {
     pub(super) acme: &'a Acme,
     /// The certificate in use, if it can be used.
     pub(super) served: Option<&'b Served>,
+    /// When it was put in place.
+    pub(super) placed_at: Option<OffsetDateTime>,
     /// Where it was ordered.
     pub(super) issued: Option<&'b Ordered>,
     /// Where an order has succeeded on trial.
@@ -42,7 +44,11 @@ pub(super) fn next<'a>(known: &Known<'a, '_>) -> Step<'a> {
     let Known { acme, served, failures, now, .. } = *known;
     let (main, is_ours) = (&acme.directory, is_ours(known));
     let due = match served.filter(|_| is_ours && !known.is_placed) {
-        Some(served) => schedule::renewal(served.validity, known.window, served.jitter()),
+        Some(served) => {
+            let due = schedule::renewal(served.validity, known.window, served.jitter());
+            let placed_at = known.placed_at.filter(|at| *at <= now);
+            placed_at.map_or(due, |at| due.max(schedule::soonest(at, served.validity, known.window)))
+        }
         None => now,
     };
     let not_before = failures.filter(|failures| concerns(acme, &failures.ordered)).map(|failures| {
@@ -126,6 +132,7 @@ mod tests {
         Known {
             acme,
             served: None,
+            placed_at: None,
             issued: None,
             tried: None,
             failures: None,
@@ -167,6 +174,20 @@ mod tests {
         assert!(
             matches!(next(&Known { window: Some(window), ..known }), Step::Wait(at) if at < START + Duration::HOUR)
         );
+    }
+
+    #[test]
+    fn new_certificate_is_not_replaced_at_once_by_a_clock_that_is_wrong() {
+        let (acme, served, issued) = (acme(false), served(), ordered("main"));
+        let now = START + Duration::days(70);
+        let known = Known { served: Some(&served), issued: Some(&issued), now, ..known(&acme) };
+        assert_eq!(next(&known), Step::Order(&directory("main")));
+        assert_eq!(next(&Known { placed_at: Some(now), ..known.clone() }), Step::Wait(now + Duration::days(1)));
+        assert_eq!(
+            next(&Known { placed_at: Some(now), forced: true, ..known.clone() }),
+            Step::Order(&directory("main"))
+        );
+        assert_eq!(next(&Known { placed_at: Some(now + Duration::DAY), ..known }), Step::Order(&directory("main")));
     }
 
     #[test]

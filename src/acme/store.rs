@@ -24,6 +24,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use crate::config::checked::AcmeState;
@@ -99,7 +100,7 @@ pub(crate) struct Failures {
 pub(crate) struct PlacedOrder {
     /// The URL of the server's directory.
     pub(crate) directory: String,
-    /// The URL of the order.
+    /// The URL of the order; empty until the server has it.
     pub(crate) url: String,
     /// The names that it is about.
     pub(crate) names: BTreeSet<String>,
@@ -196,7 +197,8 @@ impl Store {
     /// The file cannot be read.
     pub(crate) fn order(&self, directory: &str, names: &BTreeSet<String>) -> Result<Option<PlacedOrder>, StoreError> {
         let order = self.read_json::<PlacedOrder>(ORDER)?;
-        Ok(order.filter(|order| order.directory == directory && order.names == *names))
+        let is_placed = |order: &PlacedOrder| !order.url.is_empty();
+        Ok(order.filter(|order| is_placed(order) && order.directory == directory && order.names == *names))
     }
 
     /// Keeps an order that has been placed.
@@ -224,6 +226,12 @@ impl Store {
     /// The file cannot be read.
     pub(crate) fn certificate(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         self.read(AcmeState::CERTIFICATE)
+    }
+
+    /// When the certificate in use was put in place, by the clock of then.
+    pub(crate) fn certificate_placed_at(&self) -> Option<OffsetDateTime> {
+        let file = std::fs::metadata(self.0.join(AcmeState::CERTIFICATE)).ok()?;
+        Some(file.modified().ok()?.into())
     }
 
     /// Replaces the certificate in use: its chain, its key.
