@@ -27,6 +27,7 @@ pub mod admission;
 pub mod authorize;
 pub mod backend_tls;
 pub mod backends;
+pub mod bundle;
 pub mod ca;
 pub mod cli;
 pub mod client_hello;

@@ -17,6 +17,7 @@ use super::account;
 use super::http::Client;
 use super::issued::{self, Unfit};
 use super::problem::{self, failed, is_passing, with_nonces};
+use super::remedy::ProblemFacts;
 use super::schedule::Window;
 use super::store::{PlacedOrder, Store};
 use super::wanted::{Failed, Responder, Wanted};
@@ -321,22 +322,26 @@ impl<R: Responder> Attempt<'_, R> {
     /// Why the server has refused an order: what it says of the challenges, else of the order.
     async fn refusal(&self, order: &mut Order) -> Failed {
         let own = order.state().error.clone();
-        let mut told = Vec::new();
+        let (mut told, mut names) = (Vec::new(), Vec::new());
         let read = with_nonces(async || {
-            told.clear();
+            (told, names) = (Vec::new(), Vec::new());
             let mut authorizations = order.authorizations();
             while let Some(authorization) = authorizations.next().await {
                 let authorization = authorization?;
                 let name = authorization.identifier().to_string();
-                let problems = authorization.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
-                told.extend(problems.map(|problem| format!("{name}: {}", problem::words(problem))));
+                for problem in authorization.challenges.iter().filter_map(|challenge| challenge.error.as_ref()) {
+                    told.push(format!("{name}: {}", problem::words(problem)));
+                    names.push((name.clone(), problem::facts_of(problem)));
+                }
             }
             Ok(())
         });
         // What was read until then is told.
         let _ = read.await;
         match own {
-            _ if !told.is_empty() => Failed::new(told.join("; ")),
+            _ if !told.is_empty() => {
+                Failed { facts: ProblemFacts::default().with_names(names), ..Failed::new(told.join("; ")) }
+            }
             Some(problem) => self.failed(&AcmeError::Api(problem)),
             None => Failed::new("the server has refused the order, and does not say why"),
         }

@@ -131,9 +131,10 @@ impl DeviceFolder {
         self.path.join(form.file_name(name))
     }
 
-    /// The certificate of the server authority, which all devices trust: one file for all.
-    pub(super) fn root(&self, gate: &Gate) -> NewFile {
-        NewFile { path: self.path.join(ROOT_FILE), contents: gate.root_pem().into(), access: Access::Public }
+    /// The certificate of the server authority, if devices have to trust one: one file for all.
+    pub(super) fn root(&self, gate: &Gate) -> Option<NewFile> {
+        let contents = gate.root_pem()?.into();
+        Some(NewFile { path: self.path.join(ROOT_FILE), contents, access: Access::Public })
     }
 }
 

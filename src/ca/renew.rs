@@ -96,7 +96,7 @@ pub fn device(
             let gate = gate(store, reachable)?;
             let (kit, password) = new_kit(&name, credentials, &gate)?;
             files.extend(kit.files(folder.path()));
-            files.push(folder.root(&gate));
+            files.extend(folder.root(&gate));
             Some(DeviceFiles::new(store.folder(), folder, &name, credentials, &password))
         }
     };

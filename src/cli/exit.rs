@@ -16,15 +16,18 @@ pub const CUT: u8 = 5;
 pub const REFUSED: u8 = 6;
 /// `init`, `ca`: files exist already, and nothing was written.
 pub const EXISTS: u8 = 7;
-/// `why`, `status`, `sessions`, `history`, `reload`, `cut`, `upgrade`: no gate answers, or it refused the request; stderr says what to do.
+/// `why`, `status`, `sessions`, `history`, `reload`, `cut`, `upgrade`, `certificate`: no gate answers, or it refused the request; stderr says what to do.
 pub const NO_GATE: u8 = 8;
 /// `share`, `ca device --qr`: the link was closed before the certificate was fetched.
 pub const NOT_FETCHED: u8 = 9;
-/// `ca revoke`, `ca renew`, `ca server`: written, but not known to be in force at the gate now and after its restart; stderr
+/// `ca revoke`, `ca renew`, `ca server`, `certificate use`: written, but not known to be in force at the gate now and after its restart; stderr
 /// says what to do.
 pub const NOT_IN_FORCE: u8 = 10;
 /// `notify`: a receiver did not take the message.
 pub const NOT_DELIVERED: u8 = 11;
+
+/// `certificate renew`: no certificate was issued.
+pub const NOT_ISSUED: u8 = 12;
 
 /// The table for `--help`.
 pub(super) const HELP: &str = "\
@@ -37,10 +40,11 @@ Exit codes:
   5  the gate stopped, but had to cut connections that did not end in time
   6  explain: no
   7  init, ca: files exist already, and nothing was written
-  8  why, status, sessions, history, reload, cut, upgrade: no gate answers, or permission was denied
+  8  why, status, sessions, history, reload, cut, upgrade, certificate: no gate answers, or permission was denied
   9  share, ca device --qr: the link was closed before it was used
-  10  ca revoke, ca renew, ca server: written, but not known to be in force at the gate
-  11  notify: a receiver did not take the message";
+  10  ca revoke, ca renew, ca server, certificate use: written, but not known to be in force at the gate
+  11  notify: a receiver did not take the message
+  12  certificate renew: no certificate was issued";
 
 /// The same, code by code.
 pub(super) fn codes() -> Vec<(&'static str, &'static str)> {

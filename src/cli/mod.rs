@@ -15,6 +15,7 @@ macro_rules! errln {
 }
 
 pub mod ca;
+mod certificate;
 mod check;
 mod control_args;
 mod corrections;
@@ -82,6 +83,12 @@ enum Command {
     Install(install::InstallArgs),
     /// Certificates: issue, renew, revoke and inspect them
     Ca(ca::CaArgs),
+    /// Show the certificate of the gate, renew it, or use another one
+    ///
+    /// Which certificate the gate shows, until when, and how the orders for a public one go. Asks the running gate; while none runs,
+    /// the configuration and its files are read.
+    #[command(after_help = certificate::EXAMPLE)]
+    Certificate(certificate::CertificateArgs),
     /// Send a device its certificate over a link in the home network
     ///
     /// Shows a QR code and a password. The link has instructions for each kind of device and a new archive under that
@@ -281,6 +288,7 @@ pub fn main() -> ExitCode {
         },
         Command::Install(args) => install::run(&args),
         Command::Ca(args) => ca::run(args),
+        Command::Certificate(args) => certificate::run(&args),
         Command::Share(args) => share::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::checked::{Config, Route, RouteMode};
-use crate::config::{self, ConfigErrors, nearest};
+use crate::config::{self, ConfigErrors, nearest, server_trust};
 use crate::enrolment::{PUBLIC_PORT, Reachable, Service, ServiceKind};
 use crate::install::Installed;
 use crate::model::device_name::DeviceName;
@@ -17,7 +17,7 @@ use crate::reload::policy_report::{Decision, SampleClient};
 const NAME_MAX: usize = 64;
 
 /// Loads a configuration. If it is that of the installed gate, whose key only the gate may read, the owner's files are enough.
-fn load_as_owner(file: &Path) -> Result<Config, ConfigErrors> {
+pub(super) fn load_as_owner(file: &Path) -> Result<Config, ConfigErrors> {
     config::load(file).or_else(|errors| match Installed::find().filter(|gate| gate.config() == file) {
         Some(gate) => gate.load_with_owners_files(),
         None => Err(errors),
@@ -73,7 +73,7 @@ impl Configured {
         };
         let admitted = of(true);
         let services = if admitted.is_empty() { of(false) } else { admitted };
-        Reachable { services, port: config.public_port }
+        Reachable { services, port: config.public_port, trusted_already: Some(server_trust::is_public(config)) }
     }
 
     /// Which routes the device may use, and how: lines for people. Empty if there is no valid configuration.

@@ -15,6 +15,8 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
     ("explain", &["model"]),
     ("pki", &["explain", "model"]),
     ("files", &["sys"]),
+    // What a device is given in one file.
+    ("bundle", &["model"]),
     // Devices are set up without a gate.
     ("enrolment", &["files", "http", "model", "pki", "sys"]),
     // A certificate and the files that a device is set up with are written in one transaction.

@@ -78,11 +78,12 @@ impl Responder {
         let method = request.method();
         match (self.token.is(first), self.claim.is(first), file, form) {
             (true, _, None, _) if is_read(method) => self.page(request, by, language),
-            (true, _, Some(ROOT_FILE), _) if is_read(method) => self.root(),
+            (true, _, Some(ROOT_FILE), _) if self.has_root() && is_read(method) => self.root(),
             (true, _, Some(_), Some(form)) if method == Method::POST => self.claim(form, by, words),
             // HEAD downloads nothing.
             (_, true, Some(_), Some(form)) if method == Method::GET => self.deliver(form, by, words),
-            (true, _, None, _) | (true, _, Some(ROOT_FILE), _) => not_allowed("GET, HEAD", words),
+            (true, _, None, _) => not_allowed("GET, HEAD", words),
+            (true, _, Some(ROOT_FILE), _) if self.has_root() => not_allowed("GET, HEAD", words),
             (true, _, Some(_), Some(_)) => not_allowed("POST", words),
             (_, true, Some(_), Some(_)) => not_allowed("GET", words),
             _ => {
@@ -104,9 +105,14 @@ impl Responder {
         Response { opened: request.method() == Method::GET, ..ok(HTML, page) }
     }
 
+    const fn has_root(&self) -> bool {
+        self.kit.root_pem.is_some()
+    }
+
     /// The certificate of the authority, which is no secret.
     fn root(&self) -> Response {
-        attachment(ok("application/x-x509-ca-cert", self.kit.root_pem.clone()), ROOT_FILE)
+        let pem = self.kit.root_pem.clone().unwrap_or_default();
+        attachment(ok("application/x-x509-ca-cert", pem), ROOT_FILE)
     }
 
     /// A button was pressed: redirects to the file. Some browsers fetch a download twice, but only with GET, and Safari hands

@@ -86,25 +86,34 @@ impl Page<'_> {
             }
             // The link has no PEM files.
             @if let Source::Folder = self.source {
-                (self.section(words.programs_title, words.programs, false))
+                @let programs = if self.instructions.root.is_some() { words.programs } else { words.programs_public };
+                (self.section(words.programs_title, programs, false))
             }
-            p .quiet.last {
-                @match self.source {
-                    Source::Folder => (self.text(words.authority_folder)),
-                    Source::Link(_) => (self.text(words.authority_link)),
+            @if let Some(root) = &self.instructions.root {
+                p .quiet.last {
+                    @match self.source {
+                        Source::Folder => (self.text(words.authority_folder)),
+                        Source::Link(_) => (self.text(words.authority_link)),
+                    }
+                    @if !root.is_constrained { br; (self.text(words.unconstrained)) }
                 }
-                @if !self.instructions.root_is_constrained { br; (self.text(words.unconstrained)) }
             }
         }
     }
 
+    /// The steps for a platform. Without an authority that the device must trust, they say nothing about trust.
     const fn steps(self, platform: Platform) -> &'static str {
-        match platform {
-            Platform::Iphone => self.words.iphone,
-            Platform::Mac => self.words.mac,
-            Platform::Android => self.words.android,
-            Platform::Windows => self.words.windows,
-            Platform::Linux => self.words.linux,
+        match (platform, self.instructions.root.is_some()) {
+            (Platform::Iphone, true) => self.words.iphone,
+            (Platform::Iphone, false) => self.words.iphone_public,
+            (Platform::Mac, true) => self.words.mac,
+            (Platform::Mac, false) => self.words.mac_public,
+            (Platform::Android, true) => self.words.android,
+            (Platform::Android, false) => self.words.android_public,
+            (Platform::Windows, true) => self.words.windows,
+            (Platform::Windows, false) => self.words.windows_public,
+            (Platform::Linux, true) => self.words.linux,
+            (Platform::Linux, false) => self.words.linux_public,
         }
     }
 
@@ -129,10 +138,10 @@ impl Page<'_> {
             "device" => html! { (instructions.device) },
             "device_word" => html! { (word(instructions.device.as_str())) },
             "date" => html! { (instructions.valid_until.as_deref().unwrap_or_default()) },
-            "root" => html! { (instructions.root) },
+            "root" => html! { (instructions.root.as_ref()?.name) },
             "root_file" => html! { (ROOT_FILE) },
-            "fingerprint" => html! { (instructions.root_fingerprint) },
-            "android_warning" if instructions.root_is_constrained => self.text(words.android_warning),
+            "fingerprint" => html! { (instructions.root.as_ref()?.fingerprint) },
+            "android_warning" if instructions.root.as_ref()?.is_constrained => self.text(words.android_warning),
             "android_warning" => self.text(words.unconstrained),
             // An attacker who can change the page can change a fingerprint in it.
             "compare" => match source {
