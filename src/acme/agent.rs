@@ -181,7 +181,6 @@ impl Agent<'_> {
         let known = Known {
             acme,
             served: served.as_ref(),
-            placed_at: self.store.certificate_placed_at(),
             issued: issued.as_ref(),
             tried: tried.as_ref(),
             failures: failures.as_ref(),
@@ -263,7 +262,8 @@ impl Agent<'_> {
         };
         let kept = result.and_then(|issued| {
             let pem = format!("{}\n{}\n", issued.chain.trim_end(), issued.key.trim_end()).into_bytes();
-            let ordered = Ordered { directory: wanted.directory.clone(), names: wanted.names.clone() };
+            let at = OffsetDateTime::now_utc().unix_timestamp();
+            let ordered = Ordered { directory: wanted.directory.clone(), names: wanted.names.clone(), at };
             if is_trial {
                 store.keep_tried(&ordered)?;
             } else {
@@ -312,7 +312,7 @@ impl Agent<'_> {
         responder: &GateResponder<'_>,
     ) -> Result<(), Ended> {
         let now = OffsetDateTime::now_utc().unix_timestamp();
-        let ordered = Ordered { directory: directory.url.clone(), names: self.acme.names.clone() };
+        let ordered = Ordered { directory: directory.url.clone(), names: self.acme.names.clone(), at: now };
         let before = self.store.failures().ok().flatten().filter(|before| before.ordered.names == ordered.names);
         let in_a_row = before.map_or(0, |before| before.last.in_a_row).saturating_add(1);
         let count = usize::try_from(in_a_row).unwrap_or(usize::MAX);

@@ -13,9 +13,7 @@ pub(super) struct Known<'a, 'b> {
     pub(super) acme: &'a Acme,
     /// The certificate in use, if it can be used.
     pub(super) served: Option<&'b Served>,
-    /// When it was put in place.
-    pub(super) placed_at: Option<OffsetDateTime>,
-    /// Where it was ordered.
+    /// Where it was ordered, and when it was put in place.
     pub(super) issued: Option<&'b Ordered>,
     /// Where an order has succeeded on trial.
     pub(super) tried: Option<&'b Ordered>,
@@ -46,8 +44,8 @@ pub(super) fn next<'a>(known: &Known<'a, '_>) -> Step<'a> {
     let due = match served.filter(|_| is_ours && !known.is_placed) {
         Some(served) => {
             let due = schedule::renewal(served.validity, known.window, served.jitter());
-            let placed_at = known.placed_at.filter(|at| *at <= now);
-            placed_at.map_or(due, |at| due.max(schedule::soonest(at, served.validity, known.window)))
+            let at = known.issued.and_then(|issued| OffsetDateTime::from_unix_timestamp(issued.at).ok());
+            at.filter(|at| *at <= now).map_or(due, |at| due.max(schedule::soonest(at, served.validity, known.window)))
         }
         None => now,
     };
@@ -121,7 +119,7 @@ mod tests {
     }
 
     fn ordered(directory: &str) -> Ordered {
-        Ordered { directory: format!("https://{directory}/dir"), names: names() }
+        Ordered { directory: format!("https://{directory}/dir"), names: names(), at: 0 }
     }
 
     fn served() -> Served {
@@ -132,7 +130,6 @@ mod tests {
         Known {
             acme,
             served: None,
-            placed_at: None,
             issued: None,
             tried: None,
             failures: None,
@@ -178,16 +175,18 @@ mod tests {
 
     #[test]
     fn new_certificate_is_not_replaced_at_once_by_a_clock_that_is_wrong() {
-        let (acme, served, issued) = (acme(false), served(), ordered("main"));
-        let now = START + Duration::days(70);
-        let known = Known { served: Some(&served), issued: Some(&issued), now, ..known(&acme) };
-        assert_eq!(next(&known), Step::Order(&directory("main")));
-        assert_eq!(next(&Known { placed_at: Some(now), ..known.clone() }), Step::Wait(now + Duration::days(1)));
-        assert_eq!(
-            next(&Known { placed_at: Some(now), forced: true, ..known.clone() }),
-            Step::Order(&directory("main"))
-        );
-        assert_eq!(next(&Known { placed_at: Some(now + Duration::DAY), ..known }), Step::Order(&directory("main")));
+        let (acme, served, now) = (acme(false), served(), START + Duration::days(70));
+        let issued = |at: OffsetDateTime| Ordered { at: at.unix_timestamp(), ..ordered("main") };
+        let known = Known { served: Some(&served), now, ..known(&acme) };
+        let (long_ago, just_now, later) = (issued(START), issued(now), issued(now + Duration::DAY));
+        let main = directory("main");
+        let order = Step::Order(&main);
+        assert_eq!(next(&Known { issued: Some(&long_ago), ..known.clone() }), order);
+        let new = Known { issued: Some(&just_now), ..known.clone() };
+        assert_eq!(next(&new), Step::Wait(now + Duration::DAY));
+        assert_eq!(next(&Known { forced: true, ..new }), order);
+        // The clock was put back.
+        assert_eq!(next(&Known { issued: Some(&later), ..known }), order);
     }
 
     #[test]

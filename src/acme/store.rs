@@ -24,7 +24,6 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use crate::config::checked::AcmeState;
@@ -82,6 +81,9 @@ pub(crate) struct Ordered {
     pub(crate) directory: String,
     /// The names.
     pub(crate) names: BTreeSet<String>,
+    /// When, in seconds since 1970.
+    #[serde(default)]
+    pub(crate) at: i64,
 }
 
 /// Orders that have failed in a row. Times are in seconds since 1970.
@@ -226,12 +228,6 @@ impl Store {
     /// The file cannot be read.
     pub(crate) fn certificate(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         self.read(AcmeState::CERTIFICATE)
-    }
-
-    /// When the certificate in use was put in place, by the clock of then.
-    pub(crate) fn certificate_placed_at(&self) -> Option<OffsetDateTime> {
-        let file = std::fs::metadata(self.0.join(AcmeState::CERTIFICATE)).ok()?;
-        Some(file.modified().ok()?.into())
     }
 
     /// Replaces the certificate in use: its chain, its key.
