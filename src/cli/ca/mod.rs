@@ -24,9 +24,9 @@ mod server;
 pub use constraints::NameConstraintsArg;
 pub(super) use error::CaError;
 pub(super) use folder::{FOLDER, FolderArg, notify};
+pub(super) use parse::{host_of, parse_device, parse_domain};
 pub(super) use passphrase::PassphraseArg;
 pub(super) use server::make as make_server_certificate;
-pub(super) use parse::{host_of, parse_device, parse_domain};
 
 use std::process::ExitCode;
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::status::{failure_text, text};
+use super::status::{failure_text, mark_own, text};
 use crate::cli::control_args::ControlArgs;
 use crate::cli::{exit, failed};
 use crate::control::client::ask;
@@ -44,7 +44,8 @@ pub(super) fn run(args: &RenewArgs) -> ExitCode {
     };
     errln!("Ordering a certificate for {} from {}.", shown(&orders.names.join(", ")), shown(&orders.directory));
     match outcome(&socket, orders) {
-        Ok(Outcome::Renewed(certificates)) => {
+        Ok(Outcome::Renewed(mut certificates)) => {
+            mark_own(&mut certificates, &args.control);
             args.control.print(&certificates, |certificates| text(certificates, &Clock::system()))
         }
         Ok(Outcome::Failed(orders)) => {
@@ -72,7 +73,10 @@ fn outcome(socket: &Path, before: &Orders) -> Result<Outcome, (u8, String)> {
         sleep(EVERY);
         let certificates = request(socket, &Request::Certificates).map_err(|message| (exit::NO_GATE, message))?;
         let Some(orders) = &certificates.orders else {
-            return Err((exit::NOT_ISSUED, "the gate orders no certificate any more; see its configuration".to_owned()));
+            return Err((
+                exit::NOT_ISSUED,
+                "the gate orders no certificate any more; see its configuration".to_owned(),
+            ));
         };
         // Another process counts from 0.
         (renewed, failed) = (renewed.min(orders.renewed), failed.min(orders.failed));
@@ -85,7 +89,10 @@ fn outcome(socket: &Path, before: &Orders) -> Result<Outcome, (u8, String)> {
         if orders.phase != Some(Phase::Stopped) {
             present = Instant::now();
         } else if present.elapsed() > AWAY {
-            return Err((exit::NOT_ISSUED, "the process that orders certificates does not run; see the log".to_owned()));
+            return Err((
+                exit::NOT_ISSUED,
+                "the process that orders certificates does not run; see the log".to_owned(),
+            ));
         }
     }
     Err((exit::NOT_ISSUED, "the order takes too long to wait for; for its result: doorward certificate".to_owned()))

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::seed::{Seeded, seed};
 use super::status::is_not_running;
 use crate::cli::ca::{CaError, FolderArg, PassphraseArg, make_server_certificate};
-use crate::cli::init::AcmeArgs;
+use crate::cli::init::{AcmeArgs, TRUST_FILE};
 use crate::cli::services::load_as_owner;
 use crate::cli::{Format, exit, failed};
 use crate::config::certificate_section::{NotReplaced, Use, kept, replaced};
@@ -33,12 +33,12 @@ pub(super) struct UseArgs {
     wanted: Wanted,
 
     /// public: the e-mail address that the ACME server may write to [default: none]
-    #[arg(long, value_name = "EMAIL", value_parser = AcmeArgs::parse_contact)]
+    #[arg(long, value_name = "EMAIL", value_parser = crate::cli::init::parse_contact)]
     contact: Option<String>,
 
     /// public: the ACME server: "letsencrypt", "letsencrypt-staging", or the URL of a directory [default: as before, else
     /// letsencrypt]
-    #[arg(long, value_name = "DIRECTORY", value_parser = AcmeArgs::parse_directory)]
+    #[arg(long, value_name = "DIRECTORY", value_parser = crate::cli::init::parse_directory)]
     directory: Option<String>,
 
     /// public: the authorities that vouch for the ACME server itself, if it is a private one: a PEM file
@@ -112,11 +112,19 @@ fn switch(args: &UseArgs) -> Result<ExitCode, Refused> {
     check(args, wanted)?;
     let before = before(args)?;
     let current = with_default_certificate(&before).next().map(|(_, certificate)| certificate);
-    let is_wanted =
-        current.map(CertificateKind::of).is_some_and(|kind| kind.is_public() == (wanted == Use::Public));
+    let is_wanted = current.map(CertificateKind::of).is_some_and(|kind| kind.is_public() == (wanted == Use::Public));
     if is_wanted && !args.has_acme_options() {
         say(args, &format!("The gate uses this already; {} is unchanged.\n", before.file.display()));
-        print(args, &Switched { certificate: wanted.word(), config: &before.file, changed: false, in_force: None, authority: None })?;
+        print(
+            args,
+            &Switched {
+                certificate: wanted.word(),
+                config: &before.file,
+                changed: false,
+                in_force: None,
+                authority: None,
+            },
+        )?;
         return Ok(exit::OK.into());
     }
     match wanted {
@@ -134,12 +142,12 @@ impl UseArgs {
 fn check(args: &UseArgs, wanted: Use) -> Result<(), Refused> {
     let usage = |message: &str| Err((exit::USAGE, message.to_owned()));
     match wanted {
-        Use::Own if args.has_acme_options() => {
-            usage("--contact, --directory and --trust are about a public certificate\n  leave them out, or: doorward certificate use public")
-        }
-        Use::Public if args.domain.is_some() || args.prepare => {
-            usage("--domain and --prepare are about an authority of your own\n  leave them out, or: doorward certificate use own")
-        }
+        Use::Own if args.has_acme_options() => usage(
+            "--contact, --directory and --trust are about a public certificate\n  leave them out, or: doorward certificate use public",
+        ),
+        Use::Public if args.domain.is_some() || args.prepare => usage(
+            "--domain and --prepare are about an authority of your own\n  leave them out, or: doorward certificate use own",
+        ),
         _ => Ok(()),
     }
 }
@@ -175,14 +183,17 @@ fn with_default_certificate(before: &Before) -> impl Iterator<Item = (&Route, &C
 fn not_replaced(file: &Path, section: &str) -> impl Fn(NotReplaced) -> Refused {
     let (file, section) = (file.display().to_string(), section.to_owned());
     move |error| {
-        (exit::CONFIG, format!("{file} cannot be changed by this command: {error}\n  write into it, in place of that:\n{section}"))
+        (
+            exit::CONFIG,
+            format!("{file} cannot be changed by this command: {error}\n  write into it, in place of that:\n{section}"),
+        )
     }
 }
 
 fn to_public(args: &UseArgs, before: &Before, current: Option<&Certificate>) -> Result<ExitCode, Refused> {
     let section = match kept(&before.text, Use::Public).filter(|_| !args.has_acme_options()) {
         Some(section) => section,
-        None => acme_section(args)?,
+        None => acme_section(args, &before.file)?,
     };
     let text = replaced(&before.text, Use::Public, &section).map_err(not_replaced(&before.file, &section))?;
     let after = parsed(&text, before)?;
@@ -261,12 +272,20 @@ fn to_own(args: &UseArgs, before: &Before) -> Result<ExitCode, Refused> {
     finish(args, before, Use::Own, in_force, authority, &notes)
 }
 
-/// The section of a certificate that the gate orders.
-fn acme_section(args: &UseArgs) -> Result<String, Refused> {
-    let trust = args.trust.as_ref().map(|file| {
-        file.canonicalize().map_err(|error| (exit::USAGE, format!("--trust {}: {error}", file.display())))
-    });
-    Ok(AcmeArgs::section(args.contact.as_deref(), args.directory.as_deref(), trust.transpose()?.as_deref()))
+/// The section of a certificate that the gate orders. The file of `--trust` is copied beside the other ones of the configuration,
+/// which the sandbox of a running gate may read.
+fn acme_section(args: &UseArgs, config: &Path) -> Result<String, Refused> {
+    let contact = args.contact.clone();
+    let directory = args.directory.clone().unwrap_or_else(|| AcmeArgs::default().acme_directory);
+    let acme =
+        AcmeArgs { acme: true, acme_contact: contact, acme_directory: directory, acme_trust: args.trust.clone() };
+    let folder = config.parent().unwrap_or(Path::new("."));
+    let inside = if folder.join(crate::cli::ca::FOLDER).is_dir() { crate::cli::ca::FOLDER } else { "" };
+    if let Some(pem) = acme.trust().map_err(|error| (exit::USAGE, error.to_string()))? {
+        let copy = NewFile { path: folder.join(inside).join(TRUST_FILE), contents: pem, access: Access::Public };
+        write_file(copy)?;
+    }
+    Ok(acme.section(inside))
 }
 
 /// The section of the certificate that `doorward ca server` issues.
@@ -347,8 +366,14 @@ fn parsed(text: &str, before: &Before) -> Result<Config, Refused> {
         Some(gate) => config::parse_with(text, &before.file, &gate.credentials()),
         None => config::parse(text, &before.file),
     };
-    let config = parsed.map_err(|errors| (exit::CONFIG, format!("nothing was changed: with the other certificate, the configuration would have errors\n{errors}")))?;
-    for warning in config.warnings.iter().filter(|warning| warning.key.contains("certificate") && config.acme.is_none()) {
+    let config = parsed.map_err(|errors| {
+        (
+            exit::CONFIG,
+            format!("nothing was changed: with the other certificate, the configuration would have errors\n{errors}"),
+        )
+    })?;
+    for warning in config.warnings.iter().filter(|warning| warning.key.contains("certificate") && config.acme.is_none())
+    {
         errln!("warning: {}: {}", warning.key, warning.message);
     }
     Ok(config)
@@ -357,7 +382,10 @@ fn parsed(text: &str, before: &Before) -> Result<Config, Refused> {
 /// Whether a running gate uses the new text.
 #[derive(Debug)]
 enum InForce {
-    Yes { kept: usize, cut: usize },
+    Yes {
+        kept: usize,
+        cut: usize,
+    },
     NotRunning,
     /// Why not, and what to do.
     No(String),
@@ -377,8 +405,12 @@ fn put_in_force(text: &str, before: &Before) -> Result<InForce, Refused> {
             // The file is right, and this process cannot read it.
             Err(ReloadError::Refused { errors, .. }) if errors.iter().all(|error| error.contains(START_ANEW)) => {
                 return Ok(InForce::No(format!(
-                    "a new process is needed: doorward upgrade\n  ({})",
-                    errors.join("\n").lines().next().unwrap_or_default()
+                    "{}
+  doorward upgrade",
+                    errors.join(
+                        "
+"
+                    )
                 )));
             }
             Err(error @ ReloadError::Refused { .. }) => {
@@ -392,7 +424,10 @@ fn put_in_force(text: &str, before: &Before) -> Result<InForce, Refused> {
 }
 
 fn write(file: &Path, text: &str) -> Result<(), Refused> {
-    let new = NewFile { path: file.to_owned(), contents: text.as_bytes().to_vec(), access: Access::Public };
+    write_file(NewFile { path: file.to_owned(), contents: text.as_bytes().to_vec(), access: Access::Public })
+}
+
+fn write_file(new: NewFile) -> Result<(), Refused> {
     let warnings = files::write_all(&[new], Existing::Replace).map_err(|error| {
         let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
         (exit::UNEXPECTED, format!("{error}{source}\n  as the user that it belongs to, or with sudo, run this again"))
@@ -429,9 +464,14 @@ fn finish(
         InForce::NotRunning => None,
         InForce::No(_) => Some(false),
     };
-    print(args, &Switched { certificate: wanted.word(), config: &before.file, changed: true, in_force: told, authority })?;
+    print(
+        args,
+        &Switched { certificate: wanted.word(), config: &before.file, changed: true, in_force: told, authority },
+    )?;
     match in_force {
-        InForce::No(why) => Err((exit::NOT_IN_FORCE, format!("the change is written, but not known to be in force: {why}"))),
+        InForce::No(why) => {
+            Err((exit::NOT_IN_FORCE, format!("the change is written, but not known to be in force: {why}")))
+        }
         InForce::Yes { .. } | InForce::NotRunning => Ok(exit::OK.into()),
     }
 }
