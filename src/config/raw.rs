@@ -1,6 +1,7 @@
 //! The configuration as it was written: every key known and of the right kind, no value looked at.
 
 mod acme;
+mod acme_dns;
 mod backend_tls;
 mod health;
 mod route;
@@ -11,6 +12,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub(super) use self::acme::{RawAcme, RawEab};
+pub(super) use self::acme_dns::RawDns;
 pub(super) use self::backend_tls::RawBackendTls;
 pub(super) use self::health::RawHealth;
 pub(super) use self::route::{RawRoute, RawWake};

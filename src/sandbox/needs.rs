@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use hyper::Uri;
 
-use crate::config::checked::{Acme, Backend, Config, LogOutput};
+use crate::config::checked::{Acme, Backend, Challenge, Config, LogOutput};
 use crate::config::folders;
 
 /// The files that getaddrinfo(3) reads: their folders are where an editor, a DHCP client or a resolver puts the next ones.
@@ -105,9 +105,13 @@ impl Needs {
     /// its directory or that of HTTPS.
     pub(super) fn to_order(acme: &Acme, folder: &Path) -> Self {
         let directories = acme.trial.iter().chain([&acme.directory]);
-        let ports = directories.filter_map(|directory| directory.url.parse::<Uri>().ok()?.port_u16()).chain([HTTPS]);
+        let mut ports: BTreeSet<u16> =
+            directories.filter_map(|directory| directory.url.parse::<Uri>().ok()?.port_u16()).chain([HTTPS]).collect();
+        if let Challenge::Dns01(dns) = &acme.challenge {
+            ports.extend(dns.needs().into_iter().map(|(_, port)| port));
+        }
         // Not one of these hosts in particular.
-        let backends = ports.map(|port| ("acme".to_owned(), Backend::Host(String::new(), port)));
+        let backends = ports.into_iter().map(|port| ("acme".to_owned(), Backend::Host(String::new(), port)));
         Self { backends: backends.collect(), history: Some(folder.to_owned()), ..Self::default() }
     }
 

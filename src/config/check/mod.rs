@@ -2,6 +2,7 @@
 
 mod access;
 pub(super) mod acme;
+mod acme_dns;
 mod acme_lints;
 mod anchors;
 mod backend_tls;
@@ -25,6 +26,7 @@ mod route;
 pub(super) mod salvage;
 mod tickets;
 mod trust;
+mod tsig_key;
 mod wake;
 
 use std::collections::BTreeMap;

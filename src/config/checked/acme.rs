@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 
-use super::{Certificate, CertificateSource, Config, Route, RouteMode, Secret};
+use super::{Certificate, CertificateSource, Config, Dns, Route, RouteMode, Secret};
 
 /// A public certificate for the server names of the routes that have none of their own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +63,11 @@ impl Config {
             }
         }
         if is_kept {
-            for warning in self.warnings.iter_mut().filter(|warning| warning.message.contains(Acme::UNTIL_ISSUED)) {
+            for warning in self
+                .warnings
+                .iter_mut()
+                .filter(|warning| warning.key == Acme::KEY && warning.message.contains(Acme::UNTIL_ISSUED))
+            {
                 let found = warning.message.split(Acme::UNTIL_ISSUED).next().unwrap_or_default();
                 warning.message = format!("{found}; the certificate before is used until it expires");
             }
@@ -85,6 +89,8 @@ impl Acme {
 pub enum Challenge {
     /// It connects to port 443 of the name (RFC 8737).
     TlsAlpn01,
+    /// It asks for a TXT record of the name (RFC 8555 section 8.4).
+    Dns01(Dns),
 }
 
 /// An account elsewhere, as a key that both sides know.

@@ -1,10 +1,12 @@
 //! The configuration after every check: types that cannot hold a wrong value.
 
 mod acme;
+mod acme_dns;
 mod backend_tls;
 mod certificate;
 mod client_auth;
 mod control;
+mod dns_providers;
 mod expect;
 mod health;
 mod history;
@@ -29,6 +31,7 @@ use crate::model::service::ServiceKind;
 use crate::model::starttls::Starttls;
 
 pub use acme::{Acme, AcmeDirectory, AcmeState, Challenge, Eab};
+pub use acme_dns::{Dns, DnsApi, DnsBy, DnsServer, DnsUpdate, TsigAlgorithm, TsigKey};
 pub use backend_tls::{BackendTls, BackendTrust, HeaderPlace, backend_name};
 pub use certificate::{Certificate, CertificateSource};
 pub use client_auth::{
@@ -36,6 +39,7 @@ pub use client_auth::{
     RevocationList, Selector, TrustAnchor, TrustKind,
 };
 pub use control::{Control, ControlSocket};
+pub use dns_providers::{DnsProvider, ProviderKeys};
 pub use expect::{AllowEntry, Expectation, ExpectedClients};
 pub use health::Health;
 pub use history::{History, HistoryFolder};

@@ -280,7 +280,7 @@ fn stalled_validators_are_bounded_and_stand_in_no_ones_way() {
     let live = Live::new("[limits]\nhandshakes = 64\nconnections = 100\n");
     live.order(NAS);
     // Sixteen for the name, four for each source.
-    let stalled: Vec<TcpStream> = (0..100).map(|n| stall(live.connect_from(10 + n % 8), NAS)).collect();
+    let flood: Vec<TcpStream> = (0..100).map(|n| stall(live.connect_from(10 + n % 8), NAS)).collect();
     wait_for("those that are evicted", || (live.verdicts().len() == 84).then_some(()));
     let reasons = |live: &Live| {
         let all = live.verdicts();
@@ -293,7 +293,7 @@ fn stalled_validators_are_bounded_and_stand_in_no_ones_way() {
         assert_eq!(alice.run(live.connect_from(host), NAS, &[], b"hello").payload, b"hello");
         validates(&live, live.connect_from(host));
     }
-    drop(stalled);
+    drop(flood);
     live.counted();
     assert_eq!(live.penalties(), 0);
     let counted = reasons(&live);
