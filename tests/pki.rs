@@ -61,6 +61,7 @@ fn args(folder: &Path) -> InitArgs {
         public_port: 443,
         no_wildcard: false,
         listen: "[::]:8443".parse().expect("an address"),
+        acme: Default::default(),
         constraints: NameConstraintsArg::default(),
         force: false,
         format: Format::Json,
@@ -181,7 +182,8 @@ fn openssl_opens_archives_only_with_their_password() {
     for device in &made.written.devices {
         let certificate = fs::read_to_string(&device.certificate).expect("a certificate");
         let key = fs::read_to_string(&device.key).expect("a key");
-        let root = fs::read_to_string(&made.written.server_authority).expect("a certificate");
+        let root =
+            fs::read_to_string(made.written.server_authority.as_ref().expect("an authority")).expect("a certificate");
         for (archive, algorithms) in [
             (&device.archive, ["PBES2, PBKDF2, AES-256-CBC", "hmacWithSHA256", "MAC: sha256"]),
             (&device.archive_compat, ["pbeWithSHA1And3-KeyTripleDES-CBC", "Shrouded Keybag: pbeWith", "MAC: sha1"]),

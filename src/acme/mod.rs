@@ -31,7 +31,7 @@ pub mod remedy;
 mod responder;
 mod schedule;
 mod served;
-mod store;
+pub(crate) mod store;
 mod wanted;
 
 pub use self::agent::{AgentError, agent};

@@ -1,7 +1,9 @@
-//! Creates new authorities, with the gate's certificate and the first devices.
+//! Creates new authorities, with the gate's certificate unless that is a public one, and the first devices.
 
 use std::collections::HashSet;
 use std::path::Path;
+
+use rcgen::KeyPair;
 
 use super::Error;
 use super::authority::{
@@ -11,7 +13,7 @@ use super::device_files::{DeviceFiles, DeviceFolder, new_kit};
 use super::inventory::{AuthorityEntry, CertificateEntry, INVENTORY_FILE, Inventory, Kind, Notice, Signs, Store};
 use super::issue::copy;
 use super::{revoke, server};
-use crate::enrolment::{Gate, Reachable};
+use crate::enrolment::{Gate, Reachable, ServerTrust};
 use crate::files::{Access, NewFile};
 use crate::model::device_name::DeviceName;
 use crate::model::identity::Sha256;
@@ -21,6 +23,10 @@ use crate::pki::{Authority, IssuedCredentials};
 
 /// The certificate of the server authority, in the folder of the authorities.
 pub const SERVER_AUTHORITY_FILE: &str = "server-ca.pem";
+/// Its key.
+pub(super) const SERVER_AUTHORITY_KEY_FILE: &str = "server-ca-key.pem";
+/// Its name in the inventory.
+const SERVERS: &str = "servers";
 /// The certificate of the device authority.
 pub const DEVICE_AUTHORITY_FILE: &str = "clients.pem";
 /// The revocation list of the device authority.
@@ -37,8 +43,8 @@ pub struct CreateRequest<'a> {
     pub reachable: Reachable,
     /// The type of all keys.
     pub key_type: KeyType,
-    /// Whether the server authority is limited to the domain.
-    pub constraints: NameConstraintPolicy,
+    /// Whether the server authority is limited to the domain; `None` for no server authority and no certificate of the gate.
+    pub servers: Option<NameConstraintPolicy>,
     /// The passphrase that encrypts the authorities' keys, if they are to be encrypted.
     pub passphrase: Option<&'a str>,
 }
@@ -46,8 +52,8 @@ pub struct CreateRequest<'a> {
 /// New authorities that are not written yet.
 #[derive(Debug)]
 pub struct Created {
-    /// The gate's certificate.
-    pub server: IssuedCredentials,
+    /// The gate's certificate, if an authority of the owner's has signed it.
+    pub server: Option<IssuedCredentials>,
     /// The devices, in the order of the request.
     pub devices: Vec<DeviceFiles>,
     /// Every file except the inventory; paths are relative to the folder of the authorities.
@@ -55,24 +61,21 @@ pub struct Created {
     inventory: Inventory,
 }
 
-/// Makes two authorities for `folder`, the gate's certificate and the first devices. Writes nothing.
+/// Makes the authorities for `folder`, the gate's certificate and the first devices. Writes nothing.
 pub fn create(folder: &Path, request: &CreateRequest<'_>) -> Result<Created, Error> {
     let key = || request.key_type.generate();
-    let servers = ServerAuthority::with_key(request.domain, key()?, request.constraints)?;
+    let servers =
+        request.servers.map(|policy| ServerAuthority::with_key(request.domain, key()?, policy)).transpose()?;
     let devices = DeviceAuthority::with_key(key()?)?;
-    let server_key = key()?;
-    let certificate = certify_server(servers.authority(), &default_names(request.domain), &server_key)?;
-    let server = IssuedCredentials::new(certificate, server_key);
+    let server = servers.as_ref().map(|servers| issue_server(servers, request.domain, key()?)).transpose()?;
 
     let mut files = Vec::new();
     let mut add = |path: &str, contents: String, access| {
         files.push(NewFile { path: path.into(), contents: contents.into(), access });
     };
     let mut inventory = Inventory::default();
-    for (authority, entry) in [
-        (servers.authority(), server_authority_entry(servers.authority())),
-        (devices.authority(), device_authority_entry(devices.authority())),
-    ] {
+    let own_servers = servers.iter().map(|servers| (servers.authority(), server_authority_entry(servers.authority())));
+    for (authority, entry) in own_servers.chain([(devices.authority(), device_authority_entry(devices.authority()))]) {
         add(&entry.certificate, authority.certificate_pem(), Access::Public);
         let key = match request.passphrase {
             Some(passphrase) => authority.encrypted_key_pem(passphrase)?.to_string(),
@@ -84,19 +87,24 @@ pub fn create(folder: &Path, request: &CreateRequest<'_>) -> Result<Created, Err
         }
         inventory.authorities.push(entry);
     }
-    add(server::CERTIFICATE_FILE, server.certificate_pem(), Access::Public);
-    add(server::KEY_FILE, server.key_pem(), Access::Private);
-    let entry = CertificateEntry::issued(request.domain.as_str(), Kind::Server, "servers", server.issued());
-    files.push(copy(&entry, &server.certificate_pem()));
-    inventory.certificates.push(entry);
+    if let Some(server) = &server {
+        add(server::CERTIFICATE_FILE, server.certificate_pem(), Access::Public);
+        add(server::KEY_FILE, server.key_pem(), Access::Private);
+        let entry = CertificateEntry::issued(request.domain.as_str(), Kind::Server, SERVERS, server.issued());
+        files.push(copy(&entry, &server.certificate_pem()));
+        inventory.certificates.push(entry);
+    }
     // An empty list from the start: the configuration names it, and need not be changed when the first device is lost.
     files.extend(revoke::next_list_file(&mut inventory, "devices", devices.authority())?.map(|(file, _)| file));
 
     let device_folder = DeviceFolder::default();
-    let root = servers.authority().certificate().clone();
-    let gate = Gate::new(root, request.reachable.clone());
+    let trust = match &servers {
+        Some(servers) => ServerTrust::OwnAuthority(servers.authority().certificate().clone()),
+        None => ServerTrust::Public,
+    };
+    let gate = Gate::new(trust, request.reachable.clone());
     if !request.devices.is_empty() {
-        files.push(device_folder.root(&gate));
+        files.extend(device_folder.root(&gate));
     }
     let mut issued = Vec::new();
     for name in request.devices {
@@ -110,19 +118,24 @@ pub fn create(folder: &Path, request: &CreateRequest<'_>) -> Result<Created, Err
         inventory.certificates.push(entry);
         let (kit, password) = new_kit(name, &credentials, &gate)?;
         files.extend(kit.files(device_folder.path()));
-        issued.push(DeviceFiles::new(folder, &device_folder, name, &credentials, &password));
+        issued.push(DeviceFiles::new(folder, &device_folder, name, &credentials, (&kit, &password)));
     }
     let created = Created { server, devices: issued, files, inventory };
     created.check_distinct(folder)?;
     Ok(created)
 }
 
-fn server_authority_entry(authority: &Authority) -> AuthorityEntry {
+fn issue_server(servers: &ServerAuthority, domain: &ServerName, key: KeyPair) -> Result<IssuedCredentials, Error> {
+    let certificate = certify_server(servers.authority(), &default_names(domain), &key)?;
+    Ok(IssuedCredentials::new(certificate, key))
+}
+
+pub(super) fn server_authority_entry(authority: &Authority) -> AuthorityEntry {
     AuthorityEntry {
-        id: "servers".to_owned(),
+        id: SERVERS.to_owned(),
         signs: Signs::Servers,
         certificate: SERVER_AUTHORITY_FILE.to_owned(),
-        key: "server-ca-key.pem".to_owned(),
+        key: SERVER_AUTHORITY_KEY_FILE.to_owned(),
         fingerprint: Sha256::of(authority.certificate()).to_string(),
         revocation_list: None,
         list_number: 0,

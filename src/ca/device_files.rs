@@ -31,6 +31,9 @@ pub struct DeviceFiles {
     pub certificate: PathBuf,
     /// The key as PEM.
     pub key: PathBuf,
+    /// What "doorward join" takes on a computer; nothing if it is not known what the device may use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<PathBuf>,
     /// A part of `~/.ssh/config`.
     pub ssh_config: PathBuf,
     /// The page with instructions.
@@ -56,7 +59,7 @@ impl DeviceFiles {
         folder: &DeviceFolder,
         name: &DeviceName,
         credentials: &IssuedCredentials,
-        password: &Password,
+        (kit, password): (&Kit, &Password),
     ) -> Self {
         let file = |form: Form| Store::join(authorities, &folder.file(form, name));
         Self {
@@ -67,6 +70,7 @@ impl DeviceFiles {
             profile: file(Form::Profile),
             certificate: file(Form::Certificate),
             key: file(Form::Key),
+            bundle: kit.has(Form::Bundle).then(|| file(Form::Bundle)),
             ssh_config: file(Form::SshConfig),
             steps: file(Form::Steps),
             fingerprint: Sha256::of(credentials.certificate()).to_string(),
@@ -131,9 +135,10 @@ impl DeviceFolder {
         self.path.join(form.file_name(name))
     }
 
-    /// The certificate of the server authority, which all devices trust: one file for all.
-    pub(super) fn root(&self, gate: &Gate) -> NewFile {
-        NewFile { path: self.path.join(ROOT_FILE), contents: gate.root_pem().into(), access: Access::Public }
+    /// The certificate of the server authority, if devices have to trust one: one file for all.
+    pub(super) fn root(&self, gate: &Gate) -> Option<NewFile> {
+        let contents = gate.root_pem()?.into();
+        Some(NewFile { path: self.path.join(ROOT_FILE), contents, access: Access::Public })
     }
 }
 

@@ -9,7 +9,7 @@ use super::device_files::{DeviceFiles, DeviceFolder, new_kit};
 use super::inventory::{CertificateEntry, Inventory, Kind, Status, Store, now};
 use super::revoke::{WrittenList, next_list};
 use super::signer::{self, PassphrasePrompt};
-use crate::enrolment::{Form, Gate, Kit, Reachable};
+use crate::enrolment::{Form, Gate, Kit, Reachable, ServerTrust};
 use crate::files::{Access, NewFile};
 use crate::model::device_name::DeviceName;
 use crate::model::unicode::is_same;
@@ -91,7 +91,8 @@ pub fn device(
             return Err(Error::Exists(existing));
         }
     }
-    files.extend([request.folder.root(&gate), copy(&entry, &credentials.certificate_pem())]);
+    files.extend(request.folder.root(&gate));
+    files.push(copy(&entry, &credentials.certificate_pem()));
     let mut inventory = store.inventory.clone();
     inventory.certificates.push(entry);
     // In the same transaction: there is no moment at which the certificate of a canary is valid.
@@ -100,7 +101,7 @@ pub fn device(
     files.extend(list_files);
     store.commit(inventory, files)?;
     Ok(IssuedDevice {
-        files: DeviceFiles::new(store.folder(), request.folder, name, &credentials, &password),
+        files: DeviceFiles::new(store.folder(), request.folder, name, &credentials, (&kit, &password)),
         kit,
         password,
         not_after: credentials.not_after(),
@@ -110,8 +111,13 @@ pub fn device(
 
 /// The gate as a device sees it.
 pub(super) fn gate(store: &Store, reachable: impl FnOnce() -> Reachable) -> Result<Gate, Error> {
-    let root = store.authority_certificate(&signer::select(store, Kind::Server, None)?)?;
-    Ok(Gate::new(root, store.as_owner(reachable)))
+    let reachable = store.as_owner(reachable);
+    let trust = if reachable.is_public(store.inventory.authority_for(Kind::Server).is_some()) {
+        ServerTrust::Public
+    } else {
+        ServerTrust::OwnAuthority(store.authority_certificate(&signer::select(store, Kind::Server, None)?)?)
+    };
+    Ok(Gate::new(trust, reachable))
 }
 
 /// The copy of a certificate that the folder of the authorities keeps.

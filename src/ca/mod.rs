@@ -16,6 +16,7 @@ pub mod list;
 pub mod renew;
 pub mod revoke;
 pub mod server;
+pub mod server_authority;
 pub mod signer;
 
 pub use authority::{DeviceAuthority, NameConstraintPolicy, ServerAuthority};

@@ -96,8 +96,8 @@ pub fn device(
             let gate = gate(store, reachable)?;
             let (kit, password) = new_kit(&name, credentials, &gate)?;
             files.extend(kit.files(folder.path()));
-            files.push(folder.root(&gate));
-            Some(DeviceFiles::new(store.folder(), folder, &name, credentials, &password))
+            files.extend(folder.root(&gate));
+            Some(DeviceFiles::new(store.folder(), folder, &name, credentials, (&kit, &password)))
         }
     };
     // If the key in the folder matches the certificate, the files beside it are this device's.

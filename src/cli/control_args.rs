@@ -75,6 +75,11 @@ impl ControlArgs {
         exit::OK.into()
     }
 
+    /// Whether the gate is the one of a configuration, rather than the one at a socket.
+    pub(super) const fn is_of_configuration(&self) -> bool {
+        self.socket.is_none()
+    }
+
     /// The configuration.
     pub(super) const fn config(&self) -> &ConfigArg {
         &self.config

@@ -76,6 +76,7 @@ async fn show() -> Result<()> {
         listen: LOOPBACK,
         public_port: PUBLIC_PORT,
         no_wildcard: false,
+        acme: Default::default(),
         constraints: Default::default(),
         force: false,
         format: Format::Text,
@@ -98,7 +99,7 @@ async fn show() -> Result<()> {
     log_lines.wait(3).await;
     say("   Lines that start with \"gate |\" are its log.\n");
 
-    let trust = TrustStore::read(&files.server_authority)?;
+    let trust = TrustStore::read(files.server_authority.as_deref().ok_or("no authority")?)?;
     let device = files.devices.first().ok_or("no device")?;
     let own = ClientCertificate::read(&device.certificate, &device.key)?;
     let impostor = ClientCertificate::of_another_authority()?;

@@ -1,9 +1,11 @@
 //! `doorward init`: a configuration, its certificates and the first devices, in one folder and ready to run.
 
+mod acme;
 mod ask;
 mod parse;
 mod text;
 
+pub use acme::AcmeArgs;
 pub(super) use ask::{answered, asks};
 pub(super) use parse::NO_DOMAIN;
 
@@ -22,7 +24,7 @@ use crate::ca::create::{self, CreateRequest, Created, SERVER_AUTHORITY_FILE};
 use crate::ca::device_files::DeviceFiles;
 use crate::ca::inventory::{COPIES_FOLDER, INVENTORY_FILE, Store};
 use crate::config::services;
-use crate::config::starter::{self, StarterRoute};
+use crate::config::starter::{self, StarterCertificate, StarterRoute};
 use crate::enrolment::{PUBLIC_PORT, Reachable, Service, ServiceKind};
 use crate::files::{Access, NewFile};
 use crate::model::device_name::DeviceName;
@@ -78,6 +80,10 @@ pub struct InitArgs {
     /// The port of your router that leads to the gate: what devices dial
     #[arg(long, value_name = "PORT", default_value_t = PUBLIC_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     pub public_port: u16,
+
+    /// Whether the gate has a public certificate.
+    #[command(flatten)]
+    pub acme: AcmeArgs,
 
     /// Whether the gate's authority has name constraints.
     #[command(flatten)]
@@ -157,17 +163,29 @@ pub fn run(args: &InitArgs) -> Result<(), InitError> {
 /// Writes everything, or nothing if one of the files exists and `args.force` is not set.
 pub fn create(args: &InitArgs) -> Result<Written, InitError> {
     check(args)?;
+    let trust = args.acme.trust()?;
     let folder = args.folder.join(FOLDER);
     let services = args.routes.iter().filter_map(|route| service(args, route)).collect();
     let request = CreateRequest {
         domain: &args.domain,
         devices: &args.devices,
-        reachable: Reachable { services, port: args.public_port },
+        reachable: Reachable {
+            services,
+            port: args.public_port,
+            trusted_already: Some(args.acme.acme),
+            home: Some(args.domain.clone()),
+            renewal: None,
+        },
         key_type: KeyType::default(),
-        constraints: args.constraints.policy(),
+        servers: (!args.acme.acme).then(|| args.constraints.policy()),
         passphrase: None,
     };
     let mut created = create::create(&folder, &request)?;
+    created.files.extend(trust.map(|contents| NewFile {
+        path: acme::TRUST_FILE.into(),
+        contents,
+        access: Access::Public,
+    }));
     // The configuration comes last: once it exists, so does every file that it names.
     let config_file = args.folder.join("doorward.toml");
     created.files.push(NewFile {
@@ -196,9 +214,11 @@ fn written(args: &InitArgs, config: PathBuf, created: &Created) -> Written {
         no_wildcard: args.no_wildcard,
         public_port: args.public_port,
         page: format!("http://{PAGE}/"),
-        server_authority: folder.join(SERVER_AUTHORITY_FILE),
-        server_fingerprint: Sha256::of(created.server.certificate()).to_string(),
-        server_not_after: created.server.not_after().unix_timestamp(),
+        acme: args.acme.starter().map(|acme| OrderedFrom { directory: acme.directory, trial: acme.trial }),
+        server_authority: created.server.as_ref().map(|_| folder.join(SERVER_AUTHORITY_FILE)),
+        server_fingerprint: created.server.as_ref().map(|server| Sha256::of(server.certificate()).to_string()),
+        server_not_after: created.server.as_ref().map(|server| server.not_after().unix_timestamp()),
+        needed_to_order: args.acme.acme.then(|| args.acme.needed(args.public_port, args.listen.port())),
         devices: created.devices.clone(),
         files: files.chain([inventory]).collect(),
     }
@@ -225,16 +245,35 @@ pub struct Written {
     pub public_port: u16,
     /// The address of the status page, once the gate runs.
     pub page: String,
-    /// The certificate of the authority that devices must trust.
-    pub server_authority: PathBuf,
-    /// SHA-256 of the gate's certificate in hexadecimal digits.
-    pub server_fingerprint: String,
+    /// Where the gate orders its certificate, if that is a public one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acme: Option<OrderedFrom>,
+    /// The certificate of the authority that devices must trust, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_authority: Option<PathBuf>,
+    /// SHA-256 of the gate's certificate in hexadecimal digits, if it was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_fingerprint: Option<String>,
     /// When the gate's certificate expires, in seconds since 1970.
-    pub server_not_after: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_not_after: Option<i64>,
+    /// What must be true for an order to succeed, in words.
+    #[serde(skip)]
+    needed_to_order: Option<String>,
     /// The devices, in the order of the arguments.
     pub devices: Vec<DeviceFiles>,
     /// Every file in the order written, without the copies of certificates that the inventory keeps.
     pub files: Vec<WrittenFile>,
+}
+
+/// An ACME server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OrderedFrom {
+    /// Its directory, as the configuration names it.
+    pub directory: String,
+    /// Where an order must succeed first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trial: Option<String>,
 }
 
 /// A file that was written.
@@ -248,7 +287,7 @@ pub struct WrittenFile {
 
 fn service(args: &InitArgs, route: &RouteArg) -> Option<Service> {
     let server_name = ServerNamePattern::parse(&server_name(args, route)).ok()?;
-    Some(Service { server_name, kind: route.kind() })
+    Some(Service { route: route.name.clone(), server_name, kind: route.kind() })
 }
 
 fn server_name(args: &InitArgs, route: &RouteArg) -> String {
@@ -275,6 +314,7 @@ fn check(args: &InitArgs) -> Result<(), InitError> {
             return Err(InitError::Usage(format!("--route {}: duplicate name", route.name)));
         }
     }
+    acme::check(args, args.routes.iter().map(|route| server_name(args, route)))?;
     let mut devices = HashSet::new();
     match args.devices.iter().find(|name| !devices.insert(name.as_str().to_lowercase())) {
         None => Ok(()),
@@ -297,7 +337,10 @@ fn configuration(args: &InitArgs, file: &Path, created: &Created) -> String {
         listen: args.listen,
         public_port: args.public_port,
         page: PAGE,
-        server_expires: created.server.not_after().date(),
+        certificate: match &created.server {
+            Some(server) => StarterCertificate::Own { expires: server.not_after().date() },
+            None => StarterCertificate::Acme(args.acme.starter().unwrap_or_default()),
+        },
         devices: devices.collect(),
         routes: routes.collect(),
     }

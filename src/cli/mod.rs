@@ -15,6 +15,7 @@ macro_rules! errln {
 }
 
 pub mod ca;
+mod certificate;
 mod check;
 mod connector;
 mod control_args;
@@ -83,6 +84,12 @@ enum Command {
     Install(install::InstallArgs),
     /// Certificates: issue, renew, revoke and inspect them
     Ca(ca::CaArgs),
+    /// Show the certificate of the gate, renew it, or use another one
+    ///
+    /// Which certificate the gate shows, until when, and how the orders for a public one go. Asks the running gate; while none runs,
+    /// the configuration and its files are read.
+    #[command(after_help = certificate::EXAMPLE)]
+    Certificate(certificate::CertificateArgs),
     /// Send a device its certificate over a link in the home network
     ///
     /// Shows a QR code and a password. The link has instructions for each kind of device and a new archive under that
@@ -90,6 +97,13 @@ enum Command {
     /// and ends with the command.
     #[command(after_help = share::EXAMPLE)]
     Share(share::ShareArgs),
+    /// On a device: join a home, with the .doorward file that its owner has made for this device
+    ///
+    /// Asks for the password that was shown with the file, and keeps certificate and key in your own folder of settings, where
+    /// "doorward connect" and "doorward forward" find them. Says how each service is used. A device can join several homes, and
+    /// joining one again brings a renewed certificate.
+    #[command(after_help = connector::join::EXAMPLE)]
+    Join(connector::join::JoinArgs),
     /// Run the gate
     ///
     /// Logs one line on stdout for every connection that was refused or has ended. SIGTERM or SIGINT (Ctrl-C) stops it:
@@ -294,7 +308,9 @@ pub fn main() -> ExitCode {
         },
         Command::Install(args) => install::run(&args),
         Command::Ca(args) => ca::run(args),
+        Command::Certificate(args) => certificate::run(&args),
         Command::Share(args) => share::run(&args),
+        Command::Join(args) => connector::join::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),

@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
+pub mod certificate_section;
 mod check;
 pub mod checked;
 pub mod credentials;
@@ -42,6 +43,7 @@ mod reader;
 mod report;
 pub mod revocation_lists;
 pub mod revoked;
+pub mod server_trust;
 pub mod services;
 pub mod starter;
 mod suggest;

@@ -24,12 +24,37 @@ pub struct Starter {
     pub public_port: u16,
     /// The address of the status page.
     pub page: SocketAddr,
-    /// When the gate's certificate expires.
-    pub server_expires: Date,
+    /// The gate's certificate.
+    pub certificate: StarterCertificate,
     /// Name and fingerprint of each device.
     pub devices: Vec<(String, String)>,
     /// The routes.
     pub routes: Vec<StarterRoute>,
+}
+
+/// The certificate of a gate.
+#[derive(Clone, Debug)]
+pub enum StarterCertificate {
+    /// The owner's own authority has signed it.
+    Own {
+        /// When it expires.
+        expires: Date,
+    },
+    /// An ACME server issues it.
+    Acme(StarterAcme),
+}
+
+/// An ACME server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StarterAcme {
+    /// How the server can reach the owner, as a URL.
+    pub contact: Option<String>,
+    /// Where the certificate is ordered.
+    pub directory: String,
+    /// Where an order must succeed first.
+    pub trial: Option<String>,
+    /// The file of the authorities that vouch for the server itself.
+    pub trust: Option<String>,
 }
 
 /// A route that admits every device.
@@ -61,12 +86,51 @@ impl Starter {
             listen = quoted(&self.listen.to_string()),
             public_port = self.public_port,
             page = self.page,
-            server_expiry = self.server_expires,
+            certificate = self.certificate.to_toml(&self.domain),
+            authority_keys = match self.certificate {
+                StarterCertificate::Own { .. } => {
+                    "The gate reads neither it nor\n# pki/server-ca-key.pem: keep both in a safe place.)"
+                }
+                StarterCertificate::Acme(_) => "The gate does not read it:\n# keep it in a safe place.)",
+            },
             deny = deny,
             family = self.devices.iter().map(|(name, _)| quoted(name)).collect::<Vec<_>>().join(", "),
             first_device = self.devices.first().map_or("", |(name, _)| name),
             routes = self.routes.iter().map(StarterRoute::to_toml).collect::<String>(),
         )
+    }
+}
+
+impl StarterCertificate {
+    /// The section of the configuration, with its comment.
+    fn to_toml(&self, domain: &ServerName) -> String {
+        match self {
+            Self::Own { expires } => format!(
+                "# The gate's certificate for {domain}, valid until {expires}.\n# Devices trust it because pki/server-ca.pem is \
+                 installed on them.\n[certificate]\nchain = \"pki/server.pem\"\nkey = \"pki/server-key.pem\"\n"
+            ),
+            Self::Acme(acme) => acme.to_toml(),
+        }
+    }
+}
+
+impl StarterAcme {
+    /// The section of the configuration, with its comment.
+    pub fn to_toml(&self) -> String {
+        let mut out = "# The gate's certificate: a public one for the server names of the routes, which devices trust already. The gate\n\
+                       # orders it from this ACME server, which connects to port 443 of each name, and renews it. How that goes:\n\
+                       # doorward certificate\n[certificate.acme]\n"
+            .to_owned();
+        let mut line = |key: &str, value: &Option<String>, note: &str| {
+            if let Some(value) = value {
+                let _ = writeln!(out, "{key} = {}{note}", quoted(value));
+            }
+        };
+        line("contact", &self.contact, "");
+        line("directory", &Some(self.directory.clone()), "");
+        line("trial", &self.trial, "   # an order must succeed there first, so that mistakes cost no rate limit");
+        line("trust", &self.trust, "");
+        out
     }
 }
 

@@ -26,11 +26,11 @@ pub enum Address<'a> {
 #[cfg(unix)]
 mod system {
     use std::fmt;
-    use std::fs::{self, File};
+    use std::fs::{self, DirBuilder, File};
     use std::io;
     use std::net::SocketAddr;
     use std::os::fd::AsFd;
-    use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+    use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
     use std::path::{Path, PathBuf};
     use std::pin::Pin;
     use std::task::{Context, Poll, ready};
@@ -84,6 +84,21 @@ mod system {
             _ => {}
         }
         Box::pin(Closing(Some(tokio::io::stdout())))
+    }
+
+    /// Creates a folder that only this user may enter, and those above it.
+    pub(in crate::connector) fn create_private(folder: &Path) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)
+    }
+
+    /// Whether other users of this machine may read the file.
+    pub(in crate::connector) fn others_can_read(file: &File) -> io::Result<bool> {
+        Ok(file.metadata()?.mode() & 0o077 != 0)
+    }
+
+    /// Writes the names of the files in a folder to the disk.
+    pub(in crate::connector) fn sync(folder: &Path) -> io::Result<()> {
+        File::open(folder)?.sync_all()
     }
 
     /// Fewer changes between this process and the other.
@@ -263,6 +278,7 @@ mod system {
 #[cfg(not(unix))]
 mod system {
     use std::fmt;
+    use std::fs::{File, create_dir_all};
     use std::io;
     use std::net::SocketAddr;
     use std::path::Path;
@@ -270,6 +286,21 @@ mod system {
     use tokio::net::TcpListener;
 
     use super::{Address, Reader, Writer};
+
+    /// Creates a folder. In the folder of the user's settings, it is the user's alone.
+    pub(in crate::connector) fn create_private(folder: &Path) -> io::Result<()> {
+        create_dir_all(folder)
+    }
+
+    /// The permissions of the user's folder of settings are those of its files.
+    pub(in crate::connector) fn others_can_read(_: &File) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    /// The system does it on its own.
+    pub(in crate::connector) fn sync(_: &Path) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Standard input, read by a thread.
     pub(in crate::connector) fn stdin() -> Reader {
@@ -339,4 +370,4 @@ async fn accept(listener: &TcpListener) -> io::Result<(Reader, Writer)> {
 }
 
 pub use system::asked_to_stop;
-pub(super) use system::{Listener, StatusSocket, ask_status, stdin, stdout};
+pub(super) use system::{Listener, StatusSocket, ask_status, create_private, others_can_read, stdin, stdout, sync};

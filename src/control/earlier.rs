@@ -126,7 +126,11 @@ impl EarlierProcesses {
             // Without an authority, it is about server certificates, which only new connections see.
             Request::InForce { authority_bytes } => *authority_bytes > 0,
             // What they do is in the files as well.
-            Request::Upgrade | Request::Counters | Request::History { .. } => false,
+            Request::Upgrade
+            | Request::Counters
+            | Request::History { .. }
+            | Request::Certificates
+            | Request::RenewCertificate => false,
         };
         concerns && !self.processes.borrow().is_empty()
     }

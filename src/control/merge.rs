@@ -82,6 +82,7 @@ pub(super) fn merged(own: Answer, others: Vec<EarlierAnswer>) -> Answer {
         }
         own @ (Answer::Upgraded(_)
         | Answer::NotUpgraded { .. }
+        | Answer::Certificates(_)
         | Answer::Counters(_)
         | Answer::History(_)
         | Answer::Error(_)) => own,

@@ -5,6 +5,7 @@
 //! by as many bytes as they announce.
 
 mod answers;
+mod certificates;
 pub mod client;
 pub(crate) mod earlier;
 mod history;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::answers::NoticeReceiver;
 pub(crate) use self::answers::{StaticFacts, rfc3339};
+pub use self::certificates::{Certificates, OrderFailure, Orders, ServerCertificate};
 pub use self::history::{History, Visit};
 pub(crate) use self::history::{history_of, moment_of};
 pub use self::route_status::{BackendHealth, RouteStatus};
@@ -117,6 +119,10 @@ pub enum Request {
     },
     /// Start the program of the gate again, and hand it the listening sockets.
     Upgrade,
+    /// The certificates that the gate shows.
+    Certificates,
+    /// Order the public certificate now. The answer does not wait for it.
+    RenewCertificate,
     /// The counters as on `/metrics`. Processes of one gate ask each other.
     Counters,
 }
@@ -159,6 +165,8 @@ pub enum Answer {
         /// Why.
         error: String,
     },
+    /// To [`Request::Certificates`], and to [`Request::RenewCertificate`] when the order begins.
+    Certificates(Box<Certificates>),
     /// To [`Request::Counters`].
     Counters(String),
     /// To any request: why it was refused.

@@ -21,7 +21,9 @@ use super::earlier::EarlierProcesses;
 use super::merge::merged;
 use super::socket::{self, BindError, Permitted, SocketFile};
 use super::upgrades::Upgrades;
-use super::{AUTHORITY_MAX, Answer, LIST_MAX, ListTaken, NOT_UNDERSTOOD, REQUEST_MAX, Request, answers, history};
+use super::{
+    AUTHORITY_MAX, Answer, LIST_MAX, ListTaken, NOT_UNDERSTOOD, REQUEST_MAX, Request, answers, certificates, history,
+};
 use crate::gate::Gate;
 use crate::overview::Overview;
 use crate::reload::{Reloader, Trigger};
@@ -316,6 +318,9 @@ async fn own_answer(request: &Request, (authority, list): (Vec<u8>, Vec<u8>), co
             Ok(upgraded) => Answer::Upgraded(upgraded),
             Err(error) => Answer::NotUpgraded { error },
         },
+        Request::Certificates | Request::RenewCertificate => {
+            certificates::answer(gate, &reloader.current().borrow().config, request)
+        }
         Request::Counters => Answer::Counters(gate.metrics.render()),
     }
 }

@@ -1,4 +1,4 @@
-//! A configuration profile for iOS, iPadOS and macOS: certificate, key and root in one.
+//! A configuration profile for iOS, iPadOS and macOS: certificate, key and, if the device has to trust one, root in one.
 //!
 //! The keys are those of Apple's documentation, "Device Management", `TopLevel`, `CommonPayloadKeys`, `CertificatePKCS12`
 //! and `CertificateRoot` (<https://developer.apple.com/documentation/devicemanagement/profile-specific-payload-keys>).
@@ -12,23 +12,23 @@
 
 use plist::{Dictionary, Value};
 use rustls::pki_types::CertificateDer;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{Form, Gate, ROOT_FILE};
+use super::{Form, ROOT_FILE};
 use crate::model::device_name::DeviceName;
 use crate::model::identity::Sha256;
 
-/// The profile for a device, as an XML property list. `root_name` is the name of the authority as it is shown, `archive` the
-/// device's certificate and key.
+/// The profile for a device, as an XML property list. `root` is the authority that the device must trust, with its name and
+/// fingerprint as they are shown; `archive` is the device's certificate and key.
 pub(super) fn profile(
     device: &DeviceName,
     certificate: &CertificateDer<'_>,
-    gate: &Gate,
-    root_name: &str,
+    root: Option<(&CertificateDer<'_>, (&str, &str))>,
     archive: &[u8],
 ) -> Result<Vec<u8>, plist::Error> {
-    let root = Sha256::of(&gate.root).to_string();
+    let owner = root.map_or_else(|| of_issuer(certificate), |(root, _)| Sha256::of(root)).to_string();
     // A device replaces a profile with the same identifier: that of an older certificate of this device.
-    let identifier = format!("doorward.{}.{}", root.get(..16).unwrap_or(&root), device.slug());
+    let identifier = format!("doorward.{}.{}", owner.get(..16).unwrap_or(&owner), device.slug());
     let payload = |kind: &str, part: &str, name: &str, description: String| {
         let identifier = if part.is_empty() { identifier.clone() } else { format!("{identifier}.{part}") };
         Dictionary::from_iter([
@@ -52,24 +52,27 @@ pub(super) fn profile(
         device.as_str(),
         format!("The certificate of {device} and its key"),
     );
-    let authority =
-        payload("com.apple.security.root", "root", root_name, "The authority that vouches for your gate".to_owned());
-    let mut profile = payload(
-        "Configuration",
-        "",
-        device.as_str(),
-        format!("Lets {device} in through your gate, and trusts the gate's authority, {root_name}"),
-    );
+    let mut description = format!("Lets {device} in through your gate");
+    let mut content = vec![certificate_payload(identity, Form::ArchiveCompat.file_name(device), archive)];
+    if let Some((root, (name, _))) = root {
+        let authority =
+            payload("com.apple.security.root", "root", name, "The authority that vouches for your gate".to_owned());
+        content.push(certificate_payload(authority, ROOT_FILE.to_owned(), root));
+        description.push_str(&format!(", and trusts the gate's authority, {name}"));
+    }
+    let mut profile = payload("Configuration", "", device.as_str(), description);
     profile.insert("PayloadRemovalDisallowed".to_owned(), Value::Boolean(false));
-    let content = vec![
-        certificate_payload(identity, Form::ArchiveCompat.file_name(device), archive),
-        certificate_payload(authority, ROOT_FILE.to_owned(), &gate.root),
-    ];
     profile.insert("PayloadContent".to_owned(), Value::Array(content));
 
     let mut xml = Vec::new();
     Value::Dictionary(profile).to_writer_xml(&mut xml)?;
     Ok(xml)
+}
+
+/// A digest of the name of the authority that issued the certificate: the same for all devices of an owner.
+fn of_issuer(certificate: &CertificateDer<'_>) -> Sha256 {
+    let parsed = X509Certificate::from_der(certificate);
+    parsed.map_or_else(|_| Sha256::of(certificate), |(_, parsed)| Sha256::of(parsed.issuer().as_raw()))
 }
 
 /// A UUID from a hash (version 8, RFC 9562 section 5.8): the same for the same identifier and certificate only.
@@ -90,9 +93,10 @@ mod tests {
     #[test]
     fn identifier_is_one_for_each_device_and_authority() {
         let identifier = |device: &str, certificate: &[u8], root: &[u8]| {
-            let gate = Gate { root: root.to_vec().into(), services: Vec::new(), port: 443 };
+            let root = CertificateDer::from(root);
             let device = DeviceName::parse(device).expect("a name");
-            let profile = profile(&device, &certificate.into(), &gate, "Doorward", b"archive").expect("a profile");
+            let root = Some((&root, ("Doorward", "00")));
+            let profile = profile(&device, &certificate.into(), root, b"archive").expect("a profile");
             let profile = Value::from_reader_xml(&*profile).expect("a property list");
             let identifier = profile.as_dictionary().and_then(|profile| profile.get("PayloadIdentifier"));
             identifier.and_then(Value::as_string).expect("an identifier").to_owned()
@@ -101,6 +105,23 @@ mod tests {
         assert_eq!(one, identifier("alice-phone", b"renewed", b"root"));
         assert_ne!(one, identifier("bob-phone", b"certificate", b"root"));
         assert_ne!(one, identifier("alice-phone", b"certificate", b"another root"));
+    }
+
+    #[test]
+    fn identifier_without_an_authority_is_one_for_each_device_and_owner() {
+        use crate::ca::DeviceAuthority;
+        let name = DeviceName::parse("alice-phone").expect("a name");
+        let identifier = |authority: &DeviceAuthority| {
+            let issued = authority.issue(&name).expect("a device");
+            let profile = profile(&name, issued.certificate(), None, b"archive").expect("a profile");
+            let profile = Value::from_reader_xml(&*profile).expect("a property list");
+            let identifier = profile.as_dictionary().and_then(|profile| profile.get("PayloadIdentifier"));
+            identifier.and_then(Value::as_string).expect("an identifier").to_owned()
+        };
+        let [one, another] = [(); 2].map(|()| DeviceAuthority::new().expect("an authority"));
+        // A renewed certificate replaces the one before.
+        assert_eq!(identifier(&one), identifier(&one));
+        assert_ne!(identifier(&one), identifier(&another));
     }
 
     #[test]

@@ -83,7 +83,7 @@ impl fmt::Debug for Password {
 }
 
 /// An archive for the device called `name`: its certificate, its key (PKCS#8), and `root`, the certificate of the server
-/// authority.
+/// authority if the device has to trust one.
 ///
 /// Systems that import the root from the archive (as Windows does, after one question) trust the gate without a second
 /// file; the root is limited to one domain. The certificate of the device authority is left out: those systems would trust
@@ -94,15 +94,17 @@ pub fn device_archive(
     name: &DeviceName,
     certificate: &CertificateDer<'_>,
     key: &PrivateKeyDer<'_>,
-    root: &CertificateDer<'_>,
+    root: Option<&CertificateDer<'_>>,
     profile: Profile,
     password: &Password,
 ) -> Result<Vec<u8>, Error> {
+    // The leaf first: some readers depend on the order.
+    let certificates: Result<Vec<_>, _> =
+        std::iter::once(certificate).chain(root).map(|der| Certificate::from_der(der)).collect();
     let chain = PrivateKeyChain::new(
         Sha256::of(certificate).0.as_slice(),
         PrivateKey::from_der(key.secret_der())?,
-        // The leaf first: some readers depend on the order.
-        [Certificate::from_der(certificate)?, Certificate::from_der(root)?],
+        certificates?,
     );
     let mut store = KeyStore::new();
     store.add_entry(name.as_str(), KeyStoreEntry::PrivateKeyChain(chain));
@@ -152,7 +154,9 @@ mod tests {
         let servers = ServerAuthority::new(&ServerName::parse("home.example").expect("a name")).expect("an authority");
         let root = servers.authority().certificate();
         let device = DeviceAuthority::new().expect("an authority").issue(&name).expect("a device");
-        for profile in [Profile::Modern, Profile::Compat] {
+        for (profile, root) in
+            [Profile::Modern, Profile::Compat].into_iter().flat_map(|profile| [(profile, Some(root)), (profile, None)])
+        {
             let password = Password::generate().expect("random bytes");
             let archive = device_archive(&name, device.certificate(), &device.key(), root, profile, &password);
             let archive = archive.expect("an archive");
@@ -161,7 +165,8 @@ mod tests {
             assert_eq!(read.keys[0].friendly_name.as_deref(), Some("alice-phone"));
             assert_eq!(read.keys[0].key.as_der(), device.key().secret_der());
             let certificates: Vec<&[u8]> = read.certs.iter().map(|bag| bag.cert.as_der()).collect();
-            assert_eq!(certificates, [&device.certificate()[..], &root[..]]);
+            let expected: Vec<&[u8]> = std::iter::once(device.certificate()).chain(root).map(|der| &der[..]).collect();
+            assert_eq!(certificates, expected);
             assert_eq!(read.certs[0].local_key_id.as_deref(), read.keys[0].local_key_id.as_ref().map(AsRef::as_ref));
             let other = Password::generate().expect("random bytes");
             assert!(Pkcs12Archive::from_pkcs12(&archive, other.as_str()).is_err());

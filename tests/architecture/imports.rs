@@ -17,8 +17,10 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
     ("files", &["sys"]),
     // What a device is given in one file.
     ("bundle", &["model"]),
+    // The other end: runs on devices, and knows nothing of a gate but what it was given.
+    ("connector", &["bundle", "model", "sys"]),
     // Devices are set up without a gate.
-    ("enrolment", &["files", "http", "model", "pki", "sys"]),
+    ("enrolment", &["bundle", "files", "http", "model", "pki", "sys"]),
     // A certificate and the files that a device is set up with are written in one transaction.
     ("ca", &["enrolment", "files", "model", "pki"]),
     // `metrics.inventory` names a file that `doorward ca` writes. A revocation without effect is a finding.
@@ -168,8 +170,10 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
             "backend_tls",
             // It does the health checks that the gate would.
             "backends",
+            "bundle",
             "ca",
             "config",
+            "connector",
             "control",
             "enrolment",
             "explain",

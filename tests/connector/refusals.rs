@@ -9,7 +9,7 @@ use crate::common::backend::{Backend, FullBacklog};
 use crate::common::gate::{Gate, LOCAL};
 use crate::common::pki::{Authority, Certified, days_from_now};
 use crate::common::process::{Finished, run, run_with_input, run_with_open_input};
-use crate::scene::{DEVICE, Running, Scene, bundle_route, doorward, route, trust};
+use crate::scene::{DEVICE, Running, Scene, bundle_route, doorward, route};
 
 /// What `doorward connect` says to a user, without "error: ", and its exit code.
 #[track_caller]
@@ -139,7 +139,11 @@ fn removed_route_and_dead_service_are_told_apart() {
 fn route_that_the_file_does_not_have_is_answered_with_those_it_has() {
     let (_backend, scene) = echo();
     let file = scene.file();
-    assert_says(&said(&run(&mut doorward(&["connect", "photos"], &file)), 2), "there is no route \"photos\"", "echo");
+    assert_says(
+        &said(&run(&mut doorward(&["connect", "photos"], &file)), 2),
+        "no route is called \"photos\", and none leads to that name",
+        "echo",
+    );
 }
 
 /// A gate with this certificate of its own.
@@ -259,10 +263,9 @@ fn silence_ends_after_a_while() {
 }
 
 #[test]
-fn encrypted_key_is_to_be_joined_first() {
+fn key_in_a_token_is_told() {
     let (_backend, scene) = echo();
     let mut bundle = scene.bundle(&scene.certified());
-    bundle.trust = trust(&scene.pki.servers);
     bundle.key = doorward::bundle::BundleKey::Token("pkcs11:token=alice".to_owned());
     let file = scene.file_of(&bundle);
     let refused = run(&mut doorward(&["connect", "echo"], &file));

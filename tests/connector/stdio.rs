@@ -5,9 +5,11 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, mpsc};
 use std::thread;
+
+use doorward::connector::homes::Homes;
 
 use crate::common::backend::Backend;
 use crate::common::process::{run, run_with_input, run_with_open_input};
@@ -83,6 +85,20 @@ fn service_may_answer_after_the_end_of_the_input() {
     assert_eq!(finished.text(), "5 bytes");
     // No input at all.
     assert_eq!(run(&mut doorward(&["connect", "count.home.example"], &file)).success().text(), "0 bytes");
+}
+
+#[test]
+fn joined_home_is_found_without_options() {
+    let backend = Backend::echo();
+    let scene = Scene::with("echo", backend.address());
+    let homes = Homes::at(scene.path("doorward/homes"));
+    let mut connect = Command::new(env!("CARGO_BIN_EXE_doorward"));
+    connect.args(["connect", "echo"]).env("XDG_CONFIG_HOME", scene.folder.path());
+    let refused = run(&mut connect);
+    assert_eq!(refused.status.code(), Some(2), "{refused}");
+    assert!(refused.stderr.contains("this user has joined no home"), "{refused}");
+    homes.keep("home.example", &scene.bundle(&scene.certified())).unwrap();
+    assert_eq!(run_with_input(&mut connect, b"hello").success().text(), "hello");
 }
 
 #[test]
@@ -207,6 +223,6 @@ fn cut_connection_is_no_orderly_end() {
     let mut running = Running::start(&mut doorward(&["connect", "some"], &file));
     running.child.stdout.as_mut().unwrap().read_exact(&mut [0; 4]).unwrap();
     drop(cutter);
-    assert_eq!(running.end().code(), Some(12));
+    assert_eq!(running.end().code(), Some(13));
     running.wait_for("the connection to some was cut");
 }

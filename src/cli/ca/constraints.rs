@@ -17,6 +17,11 @@ pub struct NameConstraintsArg {
 }
 
 impl NameConstraintsArg {
+    /// Whether the option is given.
+    pub(in crate::cli) const fn is_given(self) -> bool {
+        self.no_name_constraints
+    }
+
     /// What the option says.
     pub(in crate::cli) const fn policy(self) -> NameConstraintPolicy {
         if self.no_name_constraints { NameConstraintPolicy::Unrestricted } else { NameConstraintPolicy::Domain }

@@ -10,9 +10,9 @@ use crate::pki;
 
 /// A command failed: the message, and the exit code.
 #[derive(Debug)]
-pub(super) struct CaError {
-    pub(super) code: u8,
-    pub(super) message: String,
+pub(in crate::cli) struct CaError {
+    pub(in crate::cli) code: u8,
+    pub(in crate::cli) message: String,
 }
 
 impl CaError {

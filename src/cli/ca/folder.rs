@@ -6,12 +6,12 @@ use clap::Args;
 
 use super::CaError;
 use crate::ca::inventory::{Inventory, Notice, Recovered, Store};
-use crate::cli::{ConfigArg, FROM_INIT};
+use crate::cli::{ConfigArg, FROM_INIT, folder_of_init, in_place_of};
 use crate::install::Installed;
 
 /// The folder of the authorities.
 #[derive(Args, Clone, Debug)]
-pub(super) struct FolderArg {
+pub(in crate::cli) struct FolderArg {
     /// The folder that "doorward init" wrote, or the one of the authorities in it, "pki" [default: the one that "doorward install"
     /// was given, else that of the configuration, or the current folder]
     #[arg(long, value_name = "FOLDER")]
@@ -25,6 +25,24 @@ pub(super) struct FolderArg {
 pub(in crate::cli) const FOLDER: &str = "pki";
 
 impl FolderArg {
+    /// The configuration of the gate.
+    ///
+    /// # Errors
+    /// If there is none, in words.
+    pub(in crate::cli) fn config(&self) -> Result<PathBuf, String> {
+        match &self.folder {
+            Some(folder) if self.config.file.is_none() => {
+                Ok(in_place_of(&folder_of_init(folder).join("doorward.toml")))
+            }
+            _ => self.config.path(),
+        }
+    }
+
+    /// The folder of the authorities.
+    pub(in crate::cli) fn authorities(&self) -> PathBuf {
+        self.existing()
+    }
+
     /// The folder for new authorities.
     pub(super) fn new_folder(&self) -> PathBuf {
         if let Some(folder) = &self.folder {

@@ -76,7 +76,7 @@ pub(super) fn run(args: &InitArgs) -> Result<(), CaError> {
         devices: &args.devices,
         reachable: Default::default(),
         key_type: args.key_type,
-        constraints: args.constraints.policy(),
+        servers: Some(args.constraints.policy()),
         passphrase: passphrase.as_ref().map(|text| text.as_str()),
     };
     let created = create(&folder, &request)?;

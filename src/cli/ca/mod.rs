@@ -22,15 +22,16 @@ mod running_gate;
 mod server;
 
 pub use constraints::NameConstraintsArg;
-pub(super) use folder::{FOLDER, notify};
+pub(super) use error::CaError;
+pub(super) use folder::{FOLDER, FolderArg, notify};
 pub(super) use parse::{host_of, parse_device, parse_domain};
+pub(super) use passphrase::PassphraseArg;
+pub(super) use server::make as make_server_certificate;
 
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use self::error::CaError;
-use self::folder::FolderArg;
 use super::{Format, exit};
 
 /// The options of `doorward ca`.

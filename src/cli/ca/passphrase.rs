@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 /// The passphrase of the authorities' keys.
 #[derive(Args, Clone)]
-pub(super) struct PassphraseArg {
+pub(in crate::cli) struct PassphraseArg {
     /// Read the passphrase of the authorities' keys from the first line of this file [default: ask for it]
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,

@@ -11,8 +11,11 @@ use super::output::print;
 use super::parse::parse_server_name;
 use super::passphrase::PassphraseArg;
 use super::{CaError, FolderArg, Format};
-use crate::ca::server::{self, ServerRequest};
-use crate::model::names::ServerNamePattern;
+use crate::ca::create::SERVER_AUTHORITY_FILE;
+use crate::ca::inventory::Kind;
+use crate::ca::server::{self, CERTIFICATE_FILE, ServerRequest};
+use crate::ca::server_authority;
+use crate::model::names::{ServerName, ServerNamePattern};
 use crate::pki::keys::KeyType;
 
 /// The options of `doorward ca server`.
@@ -110,4 +113,50 @@ pub(super) fn issue(names: &[ServerNamePattern], args: &IssueArgs) -> Result<(),
     };
     print(args.format, &text, &written)?;
     written.outcome.result()
+}
+
+/// A certificate of the gate that an authority of the owner's has signed.
+pub(in crate::cli) struct Made {
+    /// The certificate of the authority.
+    pub(in crate::cli) authority: PathBuf,
+    /// What was made, in words.
+    pub(in crate::cli) text: String,
+}
+
+/// Makes the certificate for these names unless it is there, and the authority for `domain` if there is none.
+pub(in crate::cli) fn make(
+    folder: &FolderArg,
+    passphrase: &PassphraseArg,
+    domain: Option<&ServerName>,
+    names: &[ServerNamePattern],
+) -> Result<Made, CaError> {
+    let mut store = folder.open()?;
+    let mut text = String::new();
+    if store.inventory.authority_for(Kind::Server).is_none() {
+        let domain = domain.ok_or_else(|| {
+            CaError::usage(
+                "your server names have no domain in common, which the new authority could be limited to\n  name one: --domain DOMAIN; \
+                 routes with other names need a [route.certificate] of their own",
+            )
+        })?;
+        server_authority::create(&mut store, domain, &passphrase.prompt())?;
+        text = format!(
+            "{} is the new authority of the gate's certificates, for {domain} and nothing else. Its key is beside it: the gate does not \
+             need that file, keep it elsewhere.\n",
+            store.path(SERVER_AUTHORITY_FILE).display()
+        );
+    }
+    let entry = store.inventory.authority_for(Kind::Server);
+    let authority = store.path(entry.map_or(SERVER_AUTHORITY_FILE, |entry| &entry.certificate));
+    if !store.path(CERTIFICATE_FILE).exists() {
+        let request = ServerRequest { names, new_key: false, key_type: KeyType::default(), replace: false };
+        let issued = server::issue(&mut store, &request, &passphrase.prompt())?;
+        text.push_str(&format!(
+            "{} is the gate's certificate for {}, valid until {}.\n",
+            issued.certificate.display(),
+            issued.names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+            issued.not_after.date()
+        ));
+    }
+    Ok(Made { authority, text })
 }

@@ -1,12 +1,15 @@
-//! `doorward init` without options, in a terminal: five questions, whose answers become the options.
+//! `doorward init` without options, in a terminal: a few questions, whose answers become the options.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, IsTerminal as _, Write as _};
 use std::path::Path;
 
+use super::acme::TERMS;
 use super::parse::{NO_DOMAIN, parse_domain, parse_route};
 use crate::cli::ca::parse_device;
 use crate::enrolment::PUBLIC_PORT;
+use crate::model::names::ServerName;
+use crate::model::public_name::not_public;
 use crate::model::shell;
 
 /// Whether this command line is answered with questions: it has no option, and a person is there to answer.
@@ -48,7 +51,7 @@ struct Questions<I, O> {
 
 impl<I: BufRead, O: io::Write> Questions<I, O> {
     fn ask(&mut self) -> io::Result<Vec<String>> {
-        writeln!(self.output, "Five questions; Ctrl-C ends without a change.\n")?;
+        writeln!(self.output, "Six questions; Ctrl-C ends without a change.\n")?;
         let mut options = Vec::new();
 
         writeln!(
@@ -106,7 +109,37 @@ impl<I: BufRead, O: io::Write> Questions<I, O> {
         if port != PUBLIC_PORT {
             options.extend(["--public-port".to_owned(), port.to_string()]);
         }
+        options.extend(self.certificate(&domain, port)?);
         Ok(options)
+    }
+
+    /// Asks which authority vouches for the gate, if there is a choice.
+    fn certificate(&mut self, domain: &ServerName, port: u16) -> io::Result<Option<String>> {
+        writeln!(self.output, "\n6. Which authority vouches for the gate?")?;
+        if let Some(why) = not_public(domain.as_str()) {
+            // The only answer.
+            writeln!(
+                self.output,
+                "   One of your own, which each device must trust first: for {domain}, no public one does ({why})."
+            )?;
+            return Ok(None);
+        }
+        let also = match port {
+            PUBLIC_PORT => String::new(),
+            port => format!(", which must lead to this machine as well as port {port}"),
+        };
+        writeln!(
+            self.output,
+            "   own     one of your own: each device must trust it first
+   public  Let's Encrypt: devices trust it already. It connects to your names at port {PUBLIC_PORT}{also},
+           and publishes the names. You agree to its terms of service: {TERMS}"
+        )?;
+        let is_public = self.one("   own or public [own]: ", |answer| match answer.to_ascii_lowercase().as_str() {
+            "" | "own" => Ok(false),
+            "public" => Ok(true),
+            _ => Err("answer own or public".to_owned()),
+        })?;
+        Ok(is_public.then(|| "--acme".to_owned()))
     }
 
     /// Asks until the answer is right.
@@ -172,14 +205,29 @@ mod tests {
     }
 
     #[test]
-    fn five_answers_become_the_options() {
+    fn answers_become_the_options() {
         let (options, said) = ask(&["home.example", "", "nas=192.168.1.10:5666", "", "alice-phone", "", ""]);
         let expected = ["--domain", "home.example", "--route", "nas=192.168.1.10:5666", "--device", "alice-phone"];
         assert_eq!(options.expect("options"), expected);
-        assert!(said.contains("\n5. ") && !said.contains("\n6. "), "{said}");
+        assert!(said.contains("\n6. ") && !said.contains("\n7. "), "{said}");
+        // Reserved names have no choice.
+        assert!(said.contains("no public one does") && !said.contains("own or public"), "{said}");
 
-        let (options, _) =
-            ask(&["https://alice.duckdns.org/", "no", "ssh=192.168.1.10:2222,kind=ssh", "a", "b", "", "8443"]);
+        let answers = [
+            "https://alice.duckdns.org/",
+            "no",
+            "ssh=192.168.1.10:2222,kind=ssh",
+            "a",
+            "b",
+            "",
+            "8443",
+            "maybe",
+            "public",
+        ];
+        let (options, said) = ask(&answers);
+        for needed in ["as well as port 8443", "answer own or public", TERMS] {
+            assert!(said.contains(needed), "{needed} is missing in\n{said}");
+        }
         let expected = [
             "--domain",
             "alice.duckdns.org",
@@ -192,6 +240,7 @@ mod tests {
             "b",
             "--public-port",
             "8443",
+            "--acme",
         ];
         assert_eq!(options.expect("options"), expected);
     }

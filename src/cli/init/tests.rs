@@ -273,3 +273,93 @@ fn text_lists_the_next_steps() {
         assert!(text.contains(&needed), "{needed} is missing in\n{text}");
     }
 }
+
+/// The arguments of a home with a public certificate.
+fn public(folder: &Path, domain: &str, more: &[&str]) -> Result<InitArgs, clap::Error> {
+    let folder = folder.to_str().expect("UTF-8");
+    let all = ["--domain", domain, "--route", "nas=192.168.1.10:5666", "--device", "alice-phone", "--acme"];
+    parse(&[&all[..], &["--folder", folder], more].concat())
+}
+
+#[test]
+fn public_certificate_is_ordered_and_no_server_authority_made() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let args = public(folder.path(), "alice.duckdns.org", &["--acme-contact", "alice@home.example"]);
+    let written = create(&args.expect("arguments")).expect("written");
+    let names: Vec<String> = written
+        .files
+        .iter()
+        .map(|file| file.path.strip_prefix(folder.path()).expect("inside").display().to_string())
+        .collect();
+    assert!(names.contains(&"pki/clients.pem".to_owned()), "{names:?}");
+    assert!(!names.iter().any(|name| name.contains("server")), "{names:?}");
+    let json = serde_json::to_value(&written).expect("JSON");
+    assert_eq!(json["acme"], serde_json::json!({"directory": "letsencrypt", "trial": "letsencrypt-staging"}));
+    assert!(json.get("server_authority").is_none() && json.get("server_not_after").is_none(), "{json}");
+
+    let config = config::load(&written.config).expect("a configuration");
+    let acme = config.acme.as_ref().expect("ACME");
+    assert_eq!(acme.contact.as_deref(), Some("mailto:alice@home.example"));
+    assert_eq!(acme.names.iter().map(String::as_str).collect::<Vec<_>>(), ["nas.alice.duckdns.org"]);
+    assert_eq!(acme.trial.as_ref().map(|trial| trial.name.as_str()), Some("letsencrypt-staging"));
+    assert!(config::server_trust::is_public(&config));
+    let text = read(&written.config);
+    assert!(!text.contains("server-ca") && !text.contains("server.pem"), "{text}");
+
+    let text = written.text();
+    for needed in ["at port 443", "terms of service: https://letsencrypt.org/", "doorward certificate\n"] {
+        assert!(text.contains(needed), "{needed} is missing in\n{text}");
+    }
+    assert!(!text.contains("also forward"), "{text}");
+    let other = public(&folder.path().join("b"), "alice.duckdns.org", &["--public-port", "8443"]);
+    let text = create(&other.expect("arguments")).expect("written").text();
+    assert!(text.contains("also forward TCP port 443 to port 8443"), "{text}");
+}
+
+#[test]
+fn names_that_no_public_authority_certifies_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let new = folder.path().join("new");
+    for (domain, why) in [
+        ("home.lan", "no public authority issues a certificate for nas.home.lan: names that end in .lan"),
+        ("home.arpa", "end in .home.arpa exist in home networks only"),
+        ("nas.local", "end in .local exist"),
+        ("home.example", "end in .example are reserved"),
+    ] {
+        let error = create(&public(&new, domain, &[]).expect("arguments")).expect_err(domain);
+        assert!(error.to_string().contains(why) && error.to_string().contains("leave out --acme"), "{error}");
+        assert_eq!(error.exit_code(), 2);
+        assert!(!new.exists(), "{domain}: something is written");
+    }
+    let error = create(&public(&new, "alice.duckdns.org", &["--no-name-constraints"]).expect("arguments"));
+    assert!(error.expect_err("no authority").to_string().contains("leave out one of the two"));
+    // A private ACME server may certify any name.
+    let made = tempfile::tempdir().expect("a folder");
+    let root = create(&args(made.path(), &[])).expect("written").server_authority.expect("an authority");
+    let file = root.to_str().expect("UTF-8");
+    let private = ["--acme-directory", "https://ca.home.lan/acme/directory", "--acme-trust", file];
+    let written = create(&public(&new, "home.lan", &private).expect("arguments")).expect("written");
+    let config = config::load(&written.config).expect("a configuration");
+    let acme = config.acme.as_ref().expect("ACME");
+    assert_eq!((acme.trial.is_none(), acme.trust.as_ref().map(Vec::len)), (true, Some(1)));
+    assert_eq!(read(&new.join("pki/acme-trust.pem")), read(&root));
+}
+
+#[test]
+fn options_of_acme_are_checked() {
+    let folder = Path::new("unused");
+    for (more, why) in [
+        (&["--acme-contact", "alice"][..], "me@home.example"),
+        (&["--acme-contact", "alice@home.example,b@home.example"], "me@home.example"),
+        (&["--acme-directory", "http://ca.example/"], "https://"),
+        (&["--acme-directory", "letsencrypt-prod"], "letsencrypt-staging"),
+    ] {
+        let error = public(folder, "alice.duckdns.org", more).expect_err("wrong");
+        assert!(error.to_string().contains(why), "{error}");
+    }
+    let without =
+        parse(&["--domain", "a.example", "--route", "a=b:1", "--device", "a", "--acme-contact", "a@b.example"]);
+    assert!(without.expect_err("--acme is missing").to_string().contains("--acme"));
+    let missing = public(folder, "alice.duckdns.org", &["--acme-trust", "/nonexistent.pem"]).expect("arguments");
+    assert!(create(&missing).expect_err("no file").to_string().contains("--acme-trust /nonexistent.pem"));
+}

@@ -79,6 +79,7 @@ Created in {}:
 "
             );
         }
+        out.push_str(self.needed_to_order.as_deref().unwrap_or_default());
         out
     }
 }

@@ -21,8 +21,10 @@ pub(super) enum Event<'a> {
         other_addresses: &'a [Candidate],
         password: &'a str,
         expires_in_seconds: u64,
-        authority: &'a str,
-        authority_sha256: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        authority: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        authority_sha256: Option<String>,
     },
     Opened {
         by: IpAddr,

@@ -9,7 +9,7 @@ use rustls::sign::CertifiedKey;
 use super::{NotShared, command};
 use crate::ca::inventory::{CertificateEntry, Kind, Store, now};
 use crate::cli::exit;
-use crate::enrolment::{Device, Form};
+use crate::enrolment::{Device, Form, Reachable, ServerTrust};
 use crate::files::Folder;
 use crate::handshake::suites::PROVIDER;
 use crate::model::device_name::{DeviceName, is_called};
@@ -19,14 +19,14 @@ use crate::model::text::date;
 use crate::pki::keys;
 use crate::reload::policy_report::SampleClient;
 
-/// The certificate of the gate's authority. An error if the device's certificate is expired or revoked.
-pub(super) fn root(folder: &Path, device: &Device) -> Result<CertificateDer<'static>, NotShared> {
+/// Why the device trusts the gate. An error if the device's certificate is expired or revoked.
+pub(super) fn trust(folder: &Path, device: &Device, reachable: &Reachable) -> Result<ServerTrust, NotShared> {
     let usage = |error: String| NotShared::new(exit::USAGE, error);
     let unexpected = |error: &dyn std::fmt::Display| NotShared::new(exit::UNEXPECTED, error);
     let root = |file: &Path| {
         let needed =
             |error| usage(format!("{error}\n  it is the certificate of the gate's authority, which devices need"));
-        certificate(folder, file).map_err(needed)
+        certificate(folder, file).map(ServerTrust::OwnAuthority).map_err(needed)
     };
     let (name, pki) = (&device.name, folder.join("pki"));
     let word = shell::word(name.as_str());
@@ -40,7 +40,8 @@ pub(super) fn root(folder: &Path, device: &Device) -> Result<CertificateDer<'sta
     }
     let Some(inventory) = Store::read_inventory(&pki).map_err(|error| unexpected(&error))? else {
         // The authorities may be kept elsewhere, except for this certificate.
-        return root(&pki.join("server-ca.pem"));
+        let file = pki.join("server-ca.pem");
+        return if reachable.is_public(file.exists()) { Ok(ServerTrust::Public) } else { root(&file) };
     };
     let serial = identity.serial.to_string();
     if inventory.certificates.iter().any(|entry| entry.serial == serial && entry.revoked_at.is_some()) {
@@ -49,7 +50,11 @@ pub(super) fn root(folder: &Path, device: &Device) -> Result<CertificateDer<'sta
             shell::path(&pki)
         )));
     }
-    let authority = inventory.authority_for(Kind::Server).ok_or_else(|| {
+    let authority = inventory.authority_for(Kind::Server);
+    if reachable.is_public(authority.is_some()) {
+        return Ok(ServerTrust::Public);
+    }
+    let authority = authority.ok_or_else(|| {
         let pki = pki.display();
         usage(format!("{pki} has no authority for the gate's certificate\n  to make one: doorward ca init --help"))
     })?;

@@ -135,14 +135,14 @@ pub(super) fn new_link_hint(command: &str) -> String {
 /// Makes the device's archives anew, with a new password.
 fn prepare(args: &ShareArgs, folder: &Path) -> Result<(Kit, Password), NotShared> {
     let device = files::device(folder, &args.device).map_err(|error| NotShared::new(exit::USAGE, error))?;
-    let root = files::root(folder, &device)?;
     let configured = Configured::load(&in_place_of(&folder.join("doorward.toml")));
     let holder = files::holder(&device)?;
     let reachable = configured.reachable(&holder);
+    let trust = files::trust(folder, &device, &reachable)?;
     if let Some(warning) = configured.warning(args.device.as_str(), None, &holder) {
         errln!("warning: {warning}");
     }
-    let gate = Gate::new(root, reachable);
+    let gate = Gate::new(trust, reachable);
     let password = Password::generate().map_err(|error| NotShared::new(exit::UNEXPECTED, error))?;
     let kit = Kit::new(&gate, &device, &password).map_err(|error| NotShared::new(exit::UNEXPECTED, error))?;
     Ok((kit, password))

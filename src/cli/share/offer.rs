@@ -41,7 +41,7 @@ async fn serve(
     password: &Password,
 ) -> Result<(Outcome, Progress), NotShared> {
     let unexpected = |error: io::Error| NotShared::new(exit::UNEXPECTED, error);
-    let (authority, fingerprint) = (kit.root().to_owned(), kit.root_fingerprint().to_owned());
+    let root = kit.root().map(|(name, fingerprint)| (name.to_owned(), fingerprint.to_owned()));
     let link = Link::bind(chosen.address, args.reach(), args.expires, kit).await.map_err(|error| match error {
         link::Error::Unsuitable(why) => unsuitable(why),
         error => NotShared::new(exit::START, error),
@@ -51,15 +51,15 @@ async fn serve(
     let signals = tokio::task::spawn(signals);
     let url = link.url();
     match format {
-        Format::Text => show(args, device, chosen, &url, password, &authority, &fingerprint),
+        Format::Text => show(args, device, chosen, &url, password, root.as_ref()),
         Format::Json => Event::Ready {
             device: device.as_str(),
             url: &url,
             other_addresses: &chosen.others,
             password: password.as_str(),
             expires_in_seconds: args.expires.as_secs(),
-            authority: &authority,
-            authority_sha256: &fingerprint.replace(' ', ""),
+            authority: root.as_ref().map(|(name, _)| name.as_str()),
+            authority_sha256: root.as_ref().map(|(_, fingerprint)| fingerprint.replace(' ', "")),
         }
         .print(),
     }
@@ -85,8 +85,7 @@ fn show(
     chosen: &LinkAddress,
     url: &str,
     password: &Password,
-    authority: &str,
-    fingerprint: &str,
+    root: Option<&(String, String)>,
 ) -> io::Result<()> {
     let mut out = io::stderr().lock();
     let colours = if out.is_terminal() { Colours::BlackOnWhite } else { Colours::Default };
@@ -94,6 +93,13 @@ fn show(
     let time = match args.expires.as_secs() {
         seconds if seconds % 60 == 0 => format!("{} min", seconds / 60),
         seconds => format!("{seconds} s"),
+    };
+    // To be compared on the device.
+    let compared = match root {
+        Some((authority, fingerprint)) => format!(
+            " Before {device} trusts \"{authority}\", compare the SHA-256 fingerprint there with this one:\n  {fingerprint}\n"
+        ),
+        None => "\n".to_owned(),
     };
     write!(
         out,
@@ -105,9 +111,7 @@ Scan this with {device}, which must be in the same network as this machine.
   password  {password}
 
 {others}The link works for {time}, and only for the first device that downloads a file. Chrome and Edge may say that the
-download is not secure: choose Keep, the file is encrypted. It asks for the password, which is shown here only. Before {device} trusts \"{authority}\", compare the SHA-256 fingerprint there with this one:
-  {fingerprint}
-
+download is not secure: choose Keep, the file is encrypted. It asks for the password, which is shown here only.{compared}
 Waiting. Ctrl-C closes the link.
 ",
         password = password.as_str(),

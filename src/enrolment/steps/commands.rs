@@ -9,19 +9,18 @@ use crate::model::shell::word;
 impl Instructions {
     /// The commands for the store that Chromium reads on Linux.
     pub(super) fn nss(&self) -> String {
-        let archive = self.file(Form::Archive);
-        format!(
-            "pk12util -d sql:$HOME/.pki/nssdb -i {}\ncertutil -d sql:$HOME/.pki/nssdb -A -t C,, -n doorward -i {}",
-            word(&archive),
-            word(ROOT_FILE)
-        )
+        let mut out = format!("pk12util -d sql:$HOME/.pki/nssdb -i {}", word(&self.file(Form::Archive)));
+        if self.root.is_some() {
+            out.push_str(&format!("\ncertutil -d sql:$HOME/.pki/nssdb -A -t C,, -n doorward -i {}", word(ROOT_FILE)));
+        }
+        out
     }
 
     pub(super) fn curl(&self) -> String {
         let [certificate, key] = [Form::Certificate, Form::Key].map(|form| self.file(form));
         format!(
-            "curl --cacert {} --cert {} --key {} {}",
-            word(ROOT_FILE),
+            "{} --cert {} --key {} {}",
+            self.curl_with_trust(),
             word(&certificate),
             word(&key),
             word(&self.example_url)
@@ -30,20 +29,22 @@ impl Instructions {
 
     pub(super) fn curl_archive(&self) -> String {
         let archive = format!("{}:PASSWORD", self.file(Form::Archive));
-        format!(
-            "curl --cacert {} --cert-type P12 --cert {} {}",
-            word(ROOT_FILE),
-            word(&archive),
-            word(&self.example_url)
-        )
+        format!("{} --cert-type P12 --cert {} {}", self.curl_with_trust(), word(&archive), word(&self.example_url))
+    }
+
+    /// curl trusts what its system does, unless it is told otherwise.
+    fn curl_with_trust(&self) -> String {
+        if self.root.is_some() { format!("curl --cacert {}", word(ROOT_FILE)) } else { "curl".to_owned() }
     }
 
     /// The section of `~/.ssh/config`. The manual explains each option.
     pub(super) fn ssh_host(&self) -> String {
         let hosts: Vec<String> = self.ssh_names.iter().map(ToString::to_string).collect();
+        // Without -CAfile, OpenSSL and LibreSSL trust what their system does.
+        let authorities = if self.root.is_some() { format!("-CAfile ~/doorward/{ROOT_FILE} ") } else { String::new() };
         format!(
             "Host {}\n  ProxyCommand openssl s_client -quiet -verify_quiet -verify_return_error -verify_hostname %h \
-             -servername %h -connect %h:{} -CAfile ~/doorward/{ROOT_FILE} -cert ~/doorward/{} -key ~/doorward/{}\n",
+             -servername %h -connect %h:{} {authorities}-cert ~/doorward/{} -key ~/doorward/{}\n",
             hosts.join(" "),
             self.port,
             word(&self.file(Form::Certificate)),
@@ -55,7 +56,8 @@ impl Instructions {
     pub(in crate::enrolment) fn ssh_config(&self) -> String {
         let mut out = format!("# OpenSSH on {}. Append this to ~/.ssh/config, and put into ~/doorward:\n", self.device);
         let [certificate, key] = [Form::Certificate, Form::Key].map(|form| self.file(form));
-        let _ = writeln!(out, "#   {ROOT_FILE} {certificate} {key}");
+        let authority = if self.root.is_some() { format!("{ROOT_FILE} ") } else { String::new() };
+        let _ = writeln!(out, "#   {authority}{certificate} {key}");
         if self.ssh_names.is_empty() {
             return format!(
                 "# OpenSSH on {}: none of your routes leads to an SSH server, so there is nothing to append to ~/.ssh/config.\n\

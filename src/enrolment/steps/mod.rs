@@ -6,13 +6,14 @@ mod platform;
 mod words;
 
 use maud::{Markup, PreEscaped};
+use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::{Form, Gate, PUBLIC_PORT};
 use crate::http::Policy;
 use crate::model::device_name::DeviceName;
-use crate::model::identity::{Identity, Sha256};
+use crate::model::identity::{Identity, NotACertificate, Sha256};
 use crate::model::names::{ServerNamePattern, printable};
 use crate::model::text::date;
 
@@ -35,21 +36,45 @@ pub(super) fn policy() -> String {
     format!("default-src 'none'; style-src {style}; form-action 'self'; base-uri 'none'")
 }
 
+/// The authority that a device must trust first, as it is shown.
+struct Root {
+    name: String,
+    fingerprint: String,
+    is_constrained: bool,
+}
+
+impl Root {
+    fn new(certificate: &CertificateDer<'_>) -> Result<Self, NotACertificate> {
+        let identity = Identity::from_certificate(certificate, false)?;
+        Ok(Self {
+            // An imported authority may have any name.
+            name: printable(&identity.display_name(), ROOT_NAME_MAX),
+            fingerprint: spaced_hex(&identity.fingerprint),
+            is_constrained: is_constrained(certificate),
+        })
+    }
+}
+
 /// The instructions for one device, with the owner's own names in them.
 pub(super) struct Instructions {
     device: DeviceName,
     valid_until: Option<String>,
-    root: String,
-    root_fingerprint: String,
-    root_is_constrained: bool,
+    root: Option<Root>,
     ssh_names: Vec<ServerNamePattern>,
     urls: Vec<String>,
     example_url: String,
     port: u16,
+    has_bundle: bool,
 }
 
 impl Instructions {
-    pub(super) fn new(gate: &Gate, device: &DeviceName, identity: &Identity, root: &Identity) -> Self {
+    /// `has_bundle`: whether there is a file of the form [`Form::Bundle`].
+    pub(super) fn new(
+        gate: &Gate,
+        device: &DeviceName,
+        identity: &Identity,
+        has_bundle: bool,
+    ) -> Result<Self, NotACertificate> {
         let end = if gate.port == PUBLIC_PORT { "/".to_owned() } else { format!(":{}/", gate.port) };
         let url = |host: &str| format!("https://{host}{end}");
         let urls: Vec<String> = gate.web_names().map(|name| url(name.as_str())).collect();
@@ -62,28 +87,21 @@ impl Instructions {
             (None, Some(domain)) => url(&format!("NAME.{domain}")),
             (None, None) => url("NAME"),
         };
-        Self {
+        Ok(Self {
             device: device.clone(),
             valid_until: OffsetDateTime::from_unix_timestamp(identity.not_after).ok().map(|_| date(identity.not_after)),
-            // An imported authority may have any name.
-            root: printable(&root.display_name(), ROOT_NAME_MAX),
-            root_fingerprint: spaced_hex(&root.fingerprint),
-            root_is_constrained: is_constrained(&gate.root),
+            root: gate.root().map(Root::new).transpose()?,
             ssh_names: gate.ssh_names(),
             urls,
             example_url,
             port: gate.port,
-        }
+            has_bundle,
+        })
     }
 
-    /// The name of the authority, as it is shown.
-    pub(super) fn root(&self) -> &str {
-        &self.root
-    }
-
-    /// The authority's fingerprint as operating systems show it.
-    pub(super) fn root_fingerprint(&self) -> &str {
-        &self.root_fingerprint
+    /// The authority that the device must trust first: its name as it is shown, and its fingerprint as operating systems show it.
+    pub(super) fn root(&self) -> Option<(&str, &str)> {
+        self.root.as_ref().map(|root| (root.name.as_str(), root.fingerprint.as_str()))
     }
 
     /// The page that lies beside the files, in every language: who will read it is not known, and no server is asked for it.
@@ -137,22 +155,25 @@ fn spaced_hex(fingerprint: &Sha256) -> String {
 #[cfg(test)]
 mod tests {
     use maud::html;
-    use rustls::pki_types::CertificateDer;
 
     use super::*;
     use crate::ca::{DeviceAuthority, ServerAuthority};
-    use crate::enrolment::{Service, ServiceKind};
-    use crate::model::names::ServerName;
+    use crate::enrolment::{ServerTrust, Service, ServiceKind};
+    use crate::model::names::{Name, ServerName};
 
     const LINK: &str = "/0123456789abcdef0123456789abcdef";
 
     fn instructions(names: &[&str], port: u16) -> Instructions {
         let domain = ServerName::parse("home.example").expect("a name");
-        let root: CertificateDer<'_> =
-            ServerAuthority::new(&domain).expect("an authority").authority().certificate().clone();
+        let servers = ServerAuthority::new(&domain).expect("an authority");
+        instructions_with(ServerTrust::OwnAuthority(servers.authority().certificate().clone()), names, port)
+    }
+
+    fn instructions_with(trust: ServerTrust, names: &[&str], port: u16) -> Instructions {
         let name = DeviceName::parse("alice-phone").expect("a name");
         let device = DeviceAuthority::new().expect("an authority").issue(&name).expect("a device");
         let service = |name: &&str| Service {
+            route: Name::parse("route").expect("a name"),
             server_name: ServerNamePattern::parse(name).expect("a name"),
             kind: match name.split('.').next() {
                 Some("ssh") => ServiceKind::Ssh,
@@ -161,9 +182,9 @@ mod tests {
             },
         };
         let services = names.iter().map(service).collect();
-        let identity = |der: &CertificateDer<'_>| Identity::from_certificate(der, false).expect("a certificate");
-        let gate = Gate { root: root.clone(), services, port };
-        Instructions::new(&gate, &name, &identity(device.certificate()), &identity(&root))
+        let identity = Identity::from_certificate(device.certificate(), false).expect("a certificate");
+        let gate = Gate { trust, services, port, home: None, renewal: None };
+        Instructions::new(&gate, &name, &identity, true).expect("instructions")
     }
 
     #[test]
@@ -200,14 +221,55 @@ mod tests {
         for file in ["alice-phone.p12", "alice-phone-compat.p12", "alice-phone.mobileconfig", "server-ca.crt"] {
             assert!(folder.contains(&format!("<a href=\"{file}\">{file}</a>")), "{folder}");
         }
-        assert!(folder.contains(&instructions.root_fingerprint) && instructions.root_fingerprint.len() == 3 * 32 - 1);
-        assert!(!link.contains(&instructions.root_fingerprint), "an attacker could change it with the page");
+        let (_, fingerprint) = instructions.root().expect("a root");
+        assert!(folder.contains(fingerprint) && fingerprint.len() == 3 * 32 - 1);
+        assert!(!link.contains(fingerprint), "an attacker could change it with the page");
         assert!(folder.contains("doorward share alice-phone") && !folder.contains("<form"), "{folder}");
         for file in ["alice-phone.p12", "alice-phone-compat.p12", "alice-phone.mobileconfig"] {
             assert!(link.contains(&format!("<form method=\"post\" action=\"{LINK}/{file}\">")), "{link}");
         }
         assert!(link.contains(&format!("<a href=\"{LINK}/server-ca.crt\">")), "{link}");
         assert!(!link.contains("ProxyCommand") && !link.contains("alice-phone-key.pem"), "no PEM behind a link");
+    }
+
+    #[test]
+    fn public_certificate_leaves_every_step_of_trust_out() {
+        let names = ["nas.home.example", "ssh.home.example"];
+        let instructions = instructions_with(ServerTrust::Public, &names, PUBLIC_PORT);
+        assert_eq!(instructions.root(), None);
+        let link = |language| instructions.link_page(LINK, &[Platform::Iphone], language);
+        let pages = [instructions.page(), link(Language::English), link(Language::German), link(Language::Chinese)];
+        for text in pages.iter().chain([&instructions.ssh_config(), &instructions.curl(), &instructions.nss()]) {
+            for left_out in [
+                "server-ca",
+                "{{",
+                "-CAfile",
+                "--cacert",
+                "certutil",
+                "ingerprint",
+                "ingerabdruck",
+                "指纹",
+                "Certificate Trust Settings",
+                "CA certificate",
+                "CA-Zertifikat",
+                "CA 证书",
+                "Keychain",
+                "Doorward home.example",
+            ] {
+                assert!(!text.contains(left_out), "{left_out} in {text}");
+            }
+        }
+        for page in &pages {
+            assert_eq!(page.matches("https://nas.home.example/\"").count() % Platform::ALL.len(), 0, "{page}");
+            assert!(page.contains("alice-phone.mobileconfig") && page.contains("alice-phone-compat.p12"), "{page}");
+        }
+        assert!(pages[1].matches("<form").count() == 5 && pages[1].contains("password"), "{}", pages[1]);
+        let ssh = instructions.ssh_config();
+        assert!(ssh.contains("#   alice-phone.pem alice-phone-key.pem\n"), "{ssh}");
+        assert!(
+            ssh.contains(" -verify_return_error ") && ssh.contains(":443 -cert ~/doorward/alice-phone.pem"),
+            "{ssh}"
+        );
     }
 
     #[test]

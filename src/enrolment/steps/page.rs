@@ -84,27 +84,49 @@ impl Page<'_> {
             @for platform in open.iter().chain(others) {
                 (self.section(platform.title(), self.steps(*platform), open.contains(platform)))
             }
-            // The link has no PEM files.
-            @if let Source::Folder = self.source {
-                (self.section(words.programs_title, words.programs, false))
-            }
-            p .quiet.last {
-                @match self.source {
-                    Source::Folder => (self.text(words.authority_folder)),
-                    Source::Link(_) => (self.text(words.authority_link)),
+            (self.programs())
+            @if let Some(root) = &self.instructions.root {
+                p .quiet.last {
+                    @match self.source {
+                        Source::Folder => (self.text(words.authority_folder)),
+                        Source::Link(_) => (self.text(words.authority_link)),
+                    }
+                    @if !root.is_constrained { br; (self.text(words.unconstrained)) }
                 }
-                @if !self.instructions.root_is_constrained { br; (self.text(words.unconstrained)) }
             }
         }
     }
 
+    /// The steps for a platform. Without an authority that the device must trust, they say nothing about trust.
     const fn steps(self, platform: Platform) -> &'static str {
-        match platform {
-            Platform::Iphone => self.words.iphone,
-            Platform::Mac => self.words.mac,
-            Platform::Android => self.words.android,
-            Platform::Windows => self.words.windows,
-            Platform::Linux => self.words.linux,
+        match (platform, self.instructions.root.is_some()) {
+            (Platform::Iphone, true) => self.words.iphone,
+            (Platform::Iphone, false) => self.words.iphone_public,
+            (Platform::Mac, true) => self.words.mac,
+            (Platform::Mac, false) => self.words.mac_public,
+            (Platform::Android, true) => self.words.android,
+            (Platform::Android, false) => self.words.android_public,
+            (Platform::Windows, true) => self.words.windows,
+            (Platform::Windows, false) => self.words.windows_public,
+            (Platform::Linux, true) => self.words.linux,
+            (Platform::Linux, false) => self.words.linux_public,
+        }
+    }
+
+    /// The steps for other programs.
+    fn programs(self) -> Markup {
+        let words = self.words;
+        // The link has no PEM files.
+        let has_pem = matches!(self.source, Source::Folder);
+        let pem = if self.instructions.root.is_some() { words.programs } else { words.programs_public };
+        html! {
+            @if has_pem || self.instructions.has_bundle {
+                details {
+                    summary { (words.programs_title) }
+                    @if self.instructions.has_bundle { (self.text(words.join)) }
+                    @if has_pem { (self.text(pem)) }
+                }
+            }
         }
     }
 
@@ -129,10 +151,10 @@ impl Page<'_> {
             "device" => html! { (instructions.device) },
             "device_word" => html! { (word(instructions.device.as_str())) },
             "date" => html! { (instructions.valid_until.as_deref().unwrap_or_default()) },
-            "root" => html! { (instructions.root) },
+            "root" => html! { (instructions.root.as_ref()?.name) },
             "root_file" => html! { (ROOT_FILE) },
-            "fingerprint" => html! { (instructions.root_fingerprint) },
-            "android_warning" if instructions.root_is_constrained => self.text(words.android_warning),
+            "fingerprint" => html! { (instructions.root.as_ref()?.fingerprint) },
+            "android_warning" if instructions.root.as_ref()?.is_constrained => self.text(words.android_warning),
             "android_warning" => self.text(words.unconstrained),
             // An attacker who can change the page can change a fingerprint in it.
             "compare" => match source {
@@ -143,6 +165,8 @@ impl Page<'_> {
             "certificate" => html! { (file(Form::Certificate)) },
             "key" => html! { (file(Form::Key)) },
             "ssh_file" => html! { (file(Form::SshConfig)) },
+            "bundle" => html! { (word(&file(Form::Bundle))) },
+            "get_bundle" => self.get(Form::Bundle),
             "get_profile" => self.get(Form::Profile),
             "get_archive" => self.get(Form::Archive),
             "get_archive_compat" => self.get(Form::ArchiveCompat),

@@ -44,18 +44,27 @@ texts! {
     keep,
     /// The steps for iPhone and iPad.
     iphone,
+    /// The same if devices trust the gate's certificate already, as in the other texts of that name.
+    iphone_public,
     /// Those for Android.
     android,
+    android_public,
     /// Those for macOS.
     mac,
+    mac_public,
     /// Those for Windows.
     windows,
+    windows_public,
     /// Those for Linux, and for Firefox everywhere.
     linux,
+    linux_public,
     /// The title of the steps for other programs.
     programs_title,
+    /// The steps for all of them with this program.
+    join,
     /// The steps for other programs.
     programs,
+    programs_public,
     /// What to do with the section of the ssh configuration.
     ssh,
     /// A link to a file.
