@@ -10,18 +10,21 @@ use std::time::Duration;
 
 use instant_acme::CertificateIdentifier;
 use time::OffsetDateTime;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::net::lookup_host;
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
+use super::dns::{DnsPublisher, DnsResponder};
 use super::http::Client;
 use super::message::{FromAgent, ToAgent};
 use super::order;
 use super::plan::{self, Known, Step};
+use super::remedy::{self, ChallengeKind, ProblemFacts};
 use super::responder::GateResponder;
 use super::schedule::{self, Window};
 use super::served::Served;
 use super::store::{Failures, Ordered, Store, StoreError};
 use super::wanted::{Failed, Wanted};
-use crate::config::checked::{Acme, AcmeDirectory};
+use crate::config::checked::{Acme, AcmeDirectory, Challenge};
 use crate::config::{self, ConfigErrors};
 use crate::handover::{Channel, channel_at_stdin, ignore_signals};
 use crate::model::issuance::{FailedOrder, Issuance, Phase};
@@ -31,8 +34,13 @@ use crate::sandbox::{Incomplete, Sandbox};
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// How often the lock of the folder is tried, where another process has it: the agent of a gate that is being replaced.
 const LOCK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a folder with a file that cannot be read is looked at again.
+const BROKEN_INTERVAL: Duration = Duration::from_secs(300);
 /// How long the gate may take to read a message.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many names are looked up after a failure, and how long that may take in all.
+const LOOK_UPS_MAX: usize = 20;
+const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the server is asked when to renew, whatever it wants.
 const WINDOW_INTERVAL: (Duration, Duration) = (Duration::from_secs(3600), Duration::from_secs(24 * 3600));
 
@@ -48,7 +56,7 @@ pub enum AgentError {
     /// The configuration has no such section.
     #[error("there is no [certificate.acme]")]
     NoAcme,
-    /// There is no way to talk to the server.
+    /// There is no way to talk to the server, or to the one of the DNS.
     #[error("{0}")]
     Client(String),
     /// `[sandbox] mode = "require"`, and not all of it is in force.
@@ -70,19 +78,35 @@ pub fn agent(file: &Path) -> Result<(), AgentError> {
     let acme = acme.ok_or(AgentError::NoAcme)?;
     // Reads the authorities of this machine, which the sandbox does not.
     let client = Client::new(acme.trust.as_deref()).map_err(|error| AgentError::Client(error.to_string()))?;
+    let publisher = match &acme.challenge {
+        Challenge::TlsAlpn01 => None,
+        Challenge::Dns01(dns) => Some(Arc::new(DnsPublisher::new(dns).map_err(AgentError::Client)?)),
+    };
     let folder = acme.state.of_this_process();
     let store = Store::new(&folder);
     // In the sandbox no folder can be made. What stands in the way is told by the first write.
     let _ = store.make_folders();
-    let sandbox = Sandbox::enter_to_order(mode, &acme, &folder).map_err(AgentError::Sandbox)?;
+    let sandbox = match &acme.challenge {
+        // A program would inherit a sandbox, and nothing is known of what it needs.
+        Challenge::Dns01(dns) if dns.runs_program() => Sandbox::default(),
+        _ => Sandbox::enter_to_order(mode, &acme, &folder).map_err(AgentError::Sandbox)?,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         let channel = Channel::new(end)?;
         let _ignored = ignore_signals()?;
         let sandbox = sandbox.in_force().parts.iter().map(|part| (*part).to_owned()).collect();
         channel.send(&FromAgent::Started { sandbox }, None).await?;
-        let mut agent =
-            Agent { acme, store, client, channel: &channel, told: Issuance::default(), forced: false, window: None };
+        let mut agent = Agent {
+            acme,
+            store,
+            client,
+            publisher,
+            channel: &channel,
+            told: Issuance::default(),
+            forced: false,
+            window: None,
+        };
         agent.run().await;
         Ok(())
     });
@@ -104,6 +128,8 @@ struct Agent<'a> {
     acme: Arc<Acme>,
     store: Store,
     client: Client,
+    /// For dns-01.
+    publisher: Option<Arc<DnsPublisher>>,
     channel: &'a Channel,
     told: Issuance,
     forced: bool,
@@ -137,8 +163,9 @@ impl Agent<'_> {
                 }
                 Err(error) => {
                     // Whatever is wrong with the folder: nothing is ordered that could not be kept.
-                    let failed = Failed::new(error);
-                    self.failed(&acme.directory, &failed, &responder).await?;
+                    self.forced = false;
+                    self.failed(&acme.directory, &Failed::new(error), &responder).await?;
+                    self.rest(BROKEN_INTERVAL, &responder).await?;
                 }
             }
         }
@@ -228,7 +255,13 @@ impl Agent<'_> {
         let replaces = served.as_ref().filter(|_| knows_window).and_then(Served::identifier);
         let wanted = self.wanted(directory, replaces);
         let (store, client) = (self.store.clone(), self.client.clone());
-        let result = self.listen(order::obtain(&wanted, &store, &client, responder), responder).await?;
+        let result = match self.publisher.clone() {
+            Some(publisher) => {
+                let records = DnsResponder::new(&publisher);
+                self.listen(order::obtain(&wanted, &store, &client, &records), responder).await?
+            }
+            None => self.listen(order::obtain(&wanted, &store, &client, responder), responder).await?,
+        };
         let kept = result.and_then(|issued| {
             let pem = format!("{}\n{}\n", issued.chain.trim_end(), issued.key.trim_end()).into_bytes();
             let ordered = Ordered { directory: wanted.directory.clone(), names: wanted.names.clone() };
@@ -244,7 +277,10 @@ impl Agent<'_> {
             Ok(())
         });
         match kept {
-            Err(failed) => self.failed(directory, &failed, responder).await,
+            Err(failed) => {
+                let wait = self.failed(directory, &failed, responder).await?;
+                self.rest(wait, responder).await
+            }
             Ok(()) if is_trial => self.tell(|told| told.failure = None).await,
             Ok(()) => {
                 self.window = None;
@@ -272,26 +308,22 @@ impl Agent<'_> {
         }
     }
 
-    /// Keeps and tells why an order has failed, and waits a little where that cannot be kept.
+    /// Keeps and tells why an order has failed. Returns how long it is to be waited where the next step does not find that out.
     async fn failed(
         &mut self,
         directory: &AcmeDirectory,
         failed: &Failed,
         responder: &GateResponder<'_>,
-    ) -> Result<(), Ended> {
+    ) -> Result<Duration, Ended> {
         let now = OffsetDateTime::now_utc().unix_timestamp();
         let ordered = Ordered { directory: directory.url.clone(), names: self.acme.names.clone() };
         let before = self.store.failures().ok().flatten().filter(|before| before.ordered.names == ordered.names);
         let in_a_row = before.map_or(0, |before| before.last.in_a_row).saturating_add(1);
         let count = usize::try_from(in_a_row).unwrap_or(usize::MAX);
         let wait = schedule::retry(count, failed.retry_after, failed.rate_limited, random());
-        let last = FailedOrder {
-            at: now,
-            in_a_row,
-            directory: directory.name.clone(),
-            error: failed.error.clone(),
-            remedies: Vec::new(),
-        };
+        let remedies = self.listen(remedies(&self.acme.clone(), &failed.facts), responder).await?;
+        let last =
+            FailedOrder { at: now, in_a_row, directory: directory.name.clone(), error: failed.error.clone(), remedies };
         let not_before = now.saturating_add(i64::try_from(wait.as_secs()).unwrap_or(i64::MAX));
         let kept = self.store.keep_failures(Some(&Failures { ordered, last: last.clone(), not_before }));
         self.tell(|told| {
@@ -300,8 +332,7 @@ impl Agent<'_> {
             told.failed += 1;
         })
         .await?;
-        // The next step would not know of it.
-        if kept.is_err() { self.rest(wait, responder).await } else { Ok(()) }
+        Ok(if kept.is_err() { wait } else { Duration::ZERO })
     }
 
     /// The lock of the folder.
@@ -320,7 +351,8 @@ impl Agent<'_> {
                     }
                 }
             }
-            self.rest(LOCK_INTERVAL, responder).await?;
+            // Not `rest`: what the owner wants has to wait for the lock, too.
+            self.listen(sleep(LOCK_INTERVAL), responder).await?;
         }
     }
 
@@ -373,6 +405,23 @@ impl Agent<'_> {
             _ => Err(Ended),
         }
     }
+}
+
+/// What can be done about it. The names are looked up, as far as that matters.
+async fn remedies(acme: &Acme, facts: &ProblemFacts) -> Vec<String> {
+    let challenge = match acme.challenge {
+        Challenge::TlsAlpn01 => ChallengeKind::TlsAlpn01,
+        Challenge::Dns01(_) => ChallengeKind::Dns01,
+    };
+    let mut resolved = Vec::new();
+    let looks = acme.names.iter().filter(|_| facts.is_about_names()).take(LOOK_UPS_MAX);
+    let deadline = Instant::now() + LOOK_UP_TIMEOUT;
+    for name in looks {
+        let found = timeout_at(deadline, lookup_host((name.as_str(), 443))).await;
+        let found = found.ok().and_then(Result::ok);
+        resolved.push((name.clone(), found.into_iter().flatten().map(|address| address.ip()).collect()));
+    }
+    remedy::remedies(facts, challenge, &resolved)
 }
 
 /// A number between 0 and 1.

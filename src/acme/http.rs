@@ -17,7 +17,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
@@ -25,6 +25,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+
+use super::remedy::Obstacle;
 
 /// How long a request may take, with its answer.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -45,7 +47,7 @@ pub(super) struct Client {
 
 /// Why a request had no answer.
 #[derive(Debug, thiserror::Error)]
-enum NoAnswer {
+pub(super) enum NoAnswer {
     #[error("the URL {0} is not one of https")]
     Url(String),
     #[error("the address of {host} is not known: {error}")]
@@ -58,6 +60,28 @@ enum NoAnswer {
     Http { host: String, error: Box<dyn std::error::Error + Send + Sync> },
     #[error("{0} does not answer within {seconds} seconds", seconds = LIMIT.as_secs())]
     Late(String),
+}
+
+impl NoAnswer {
+    /// What is in the way, for the remedies.
+    pub(super) fn obstacle(&self) -> Obstacle {
+        match self {
+            Self::Unknown { .. } => Obstacle::LookUp,
+            Self::Connect { .. } | Self::Late(_) => Obstacle::Network,
+            Self::Tls { error, .. } => match error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
+                Some(rustls::Error::InvalidCertificate(
+                    CertificateError::Expired
+                    | CertificateError::ExpiredContext { .. }
+                    | CertificateError::NotValidYet
+                    | CertificateError::NotValidYetContext { .. },
+                )) => Obstacle::Clock,
+                Some(rustls::Error::InvalidCertificate(_)) => Obstacle::Trust,
+                Some(_) => Obstacle::Protocol,
+                None => Obstacle::Network,
+            },
+            Self::Url(_) | Self::Http { .. } => Obstacle::Protocol,
+        }
+    }
 }
 
 impl Client {

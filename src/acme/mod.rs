@@ -9,11 +9,12 @@
 //! | `message` | what the gate and the agent tell each other |
 //! | `agent` | the process beside the gate that orders and renews |
 //! | `plan`, `schedule` | what it does next, and when |
-//! | `wanted` | what is ordered, who answers challenges, why there is no certificate |
 //! | `remedy` | what can be done about an order that has failed |
+//! | `wanted` | what is ordered, who answers challenges, why there is no certificate |
 //! | `order` | one order, from the account to the certificate |
 //! | `account`, `issued`, `problem` | its parts: the account, the look at the new certificate, what a server refuses |
 //! | `responder` | has the gate answer challenges |
+//! | `dns` | answers them by records of DNS |
 //! | `served` | the certificate in use |
 //! | `store` | the files of `[certificate.acme]`'s folder |
 //! | `http` | the HTTP client for ACME servers |
@@ -21,6 +22,7 @@
 mod account;
 mod agent;
 mod challenges;
+pub mod dns;
 mod http;
 mod issued;
 pub mod message;

@@ -17,6 +17,7 @@ use super::account;
 use super::http::Client;
 use super::issued::{self, Unfit};
 use super::problem::{self, failed, is_passing, with_nonces};
+use super::remedy::ProblemFacts;
 use super::schedule::Window;
 use super::store::{PlacedOrder, Store};
 use super::wanted::{Failed, Responder, Wanted};
@@ -25,7 +26,7 @@ use super::wanted::{Failed, Responder, Wanted};
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The pauses between two looks at an order, unless the server asks for another one.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How many requests of an attempt may fail, one less than this, for a reason that passes.
@@ -182,7 +183,17 @@ impl<R: Responder> Attempt<'_, R> {
                 OrderStatus::Pending if !is_answered => self.answer(order).await.map(|()| is_answered = true),
                 OrderStatus::Ready => self.finalize(order, key).await,
                 OrderStatus::Valid => match self.download(order).await {
-                    Ok(chain) => return self.accept(&chain, key),
+                    Ok(chain) => match issued::check(&chain, key, &self.wanted.names) {
+                        Ok(chain) => return Ok(chain),
+                        // A proxy's page: the certificate is still there.
+                        Err(Unfit::Unreadable(_)) if pace.failures + 1 < FAILURES_MAX => {
+                            pace.failures += 1;
+                            Ok(())
+                        }
+                        // The order is good for as long as the clock is wrong.
+                        Err(unfit @ Unfit::NotYet(_)) => return Err(Failed::new(unfit).into()),
+                        Err(unfit) => return Err(Ended::Useless(Failed::new(unfit))),
+                    },
                     Err(step) => Err(step),
                 },
                 OrderStatus::Invalid => return Err(Ended::Useless(self.refusal(order).await)),
@@ -287,35 +298,30 @@ impl<R: Responder> Attempt<'_, R> {
         }
     }
 
-    /// Looks at a certificate before it is used.
-    fn accept(&self, chain: &str, key: &str) -> Result<String, Ended> {
-        match issued::check(chain, key, &self.wanted.names) {
-            Ok(chain) => Ok(chain),
-            // The order is good for as long as the clock is wrong.
-            Err(unfit @ Unfit::NotYet(_)) => Err(Ended::Unfinished(Failed::new(unfit))),
-            Err(unfit) => Err(Ended::Useless(Failed::new(unfit))),
-        }
-    }
-
     /// Why the server has refused an order: what it says of the challenges, else of the order.
     async fn refusal(&self, order: &mut Order) -> Failed {
         let own = order.state().error.clone();
-        let mut told = Vec::new();
+        let (mut told, mut names) = (Vec::new(), Vec::new());
         let read = with_nonces(async || {
-            told.clear();
+            (told, names) = (Vec::new(), Vec::new());
             let mut authorizations = order.authorizations();
             while let Some(authorization) = authorizations.next().await {
                 let authorization = authorization?;
                 let name = authorization.identifier().to_string();
-                let problems = authorization.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
-                told.extend(problems.map(|problem| format!("{name}: {}", problem::words(problem))));
+                for problem in authorization.challenges.iter().filter_map(|challenge| challenge.error.as_ref()) {
+                    told.push(format!("{name}: {}", problem::words(problem)));
+                    names.push((name.clone(), problem::facts_of(problem)));
+                }
             }
             Ok(())
         });
         // What was read until then is told.
         let _ = read.await;
         match own {
-            _ if !told.is_empty() => Failed::new(told.join("; ")),
+            _ if !told.is_empty() => {
+                let facts = Box::new(ProblemFacts::default().with_names(names));
+                Failed { facts, ..Failed::new(told.join("; ")) }
+            }
             Some(problem) => self.failed(&AcmeError::Api(problem)),
             None => Failed::new("the server has refused the order, and does not say why"),
         }
@@ -354,7 +360,7 @@ impl From<Failed> for Step {
 fn may_pass(error: &AcmeError) -> bool {
     match error {
         AcmeError::Api(problem) => is_passing(problem) && !problem::is_rate_limit(problem),
-        AcmeError::Json(_) | AcmeError::Other(_) => true,
+        AcmeError::Json(_) | AcmeError::Str(_) | AcmeError::Other(_) => true,
         _ => false,
     }
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use instant_acme::{Error as AcmeError, Problem};
+use instant_acme::{Error as AcmeError, Identifier, Problem};
 
-use super::http::Client;
+use super::http::{Client, NoAnswer};
+use super::remedy::{Obstacle, ProblemFacts};
 use super::wanted::Failed;
 
 /// What the kinds of problems begin with (RFC 8555 section 6.7).
@@ -39,7 +40,42 @@ pub(super) fn failed(client: &Client, error: &AcmeError) -> Failed {
         AcmeError::Json(error) => Failed::new(format!("the server's answer is not one of ACME: {error}")),
         other => Failed::new(readable(&other.to_string())),
     };
-    Failed { retry_after: client.retry_after(), ..failed }
+    Failed { retry_after: client.retry_after(), facts: Box::new(facts(error)), ..failed }
+}
+
+/// What is known of the cause.
+fn facts(error: &AcmeError) -> ProblemFacts {
+    match error {
+        AcmeError::Api(problem) => facts_of(problem),
+        AcmeError::Json(_) => ProblemFacts::obstacle(Obstacle::Protocol),
+        AcmeError::Other(error) => {
+            let obstacle = error.downcast_ref::<NoAnswer>().map(NoAnswer::obstacle);
+            obstacle.map(ProblemFacts::obstacle).unwrap_or_default()
+        }
+        _ => ProblemFacts::default(),
+    }
+}
+
+/// What a server says, for the remedies: of the whole, and of single names.
+pub(super) fn facts_of(problem: &Problem) -> ProblemFacts {
+    let said = |kind: Option<&str>, detail: Option<&str>| {
+        let detail = readable(detail.unwrap_or_default());
+        kind.map_or_else(ProblemFacts::default, |kind| ProblemFacts::said(kind, &detail))
+    };
+    let kind = kind(problem).or_else(|| match problem.status? {
+        429 => Some("rateLimited"),
+        500.. => Some("serverInternal"),
+        _ => None,
+    });
+    if kind.is_none() && problem.status.is_some() {
+        // A page, or a redirect to one.
+        return ProblemFacts::obstacle(Obstacle::Protocol);
+    }
+    let names = problem.subproblems.iter().filter_map(|part| {
+        let Some(Identifier::Dns(name)) = &part.identifier else { return None };
+        Some((name.clone(), said(part.r#type.as_deref(), part.detail.as_deref())))
+    });
+    said(kind, problem.detail.as_deref()).with_names(names.collect())
 }
 
 /// What a server says.
@@ -103,6 +139,47 @@ mod tests {
         let long = words(&problem(&format!(r#"{{"detail": "{}"}}"#, "x\\u001b".repeat(2000))));
         assert_eq!(long.chars().count(), WORDS_MAX + 1);
         assert!(!long.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn facts_are_those_of_the_problem_and_of_its_names() {
+        let told = r#"{"type": "urn:ietf:params:acme:error:compound", "detail": "two", "subproblems": [
+            {"type": "urn:ietf:params:acme:error:caa", "detail": "no", "identifier": {"type": "dns", "value": "a.example"}},
+            {"type": "urn:ietf:params:acme:error:dns", "detail": "of none"}]}"#;
+        let caa = ProblemFacts::said("caa", "no");
+        let expected = ProblemFacts::said("compound", "two").with_names(vec![("a.example".to_owned(), caa)]);
+        assert_eq!(facts_of(&problem(told)), expected);
+        for (text, expected) in [
+            (r#"{"status": 429}"#, ProblemFacts::said("rateLimited", "")),
+            (r#"{"status": 502}"#, ProblemFacts::said("serverInternal", "")),
+            (r#"{"status": 404}"#, ProblemFacts::obstacle(Obstacle::Protocol)),
+            (r#"{"type": "about:blank", "status": 302}"#, ProblemFacts::obstacle(Obstacle::Protocol)),
+            ("{}", ProblemFacts::default()),
+        ] {
+            assert_eq!(facts_of(&problem(text)), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn obstacle_on_the_way_is_found_in_the_error() {
+        let tls = |error: rustls::Error| NoAnswer::Tls {
+            host: "a".to_owned(),
+            error: std::io::Error::new(std::io::ErrorKind::InvalidData, error),
+        };
+        let invalid = rustls::Error::InvalidCertificate;
+        for (error, expected) in [
+            (NoAnswer::Unknown { host: "a".to_owned(), error: std::io::Error::other("x") }, Obstacle::LookUp),
+            (NoAnswer::Connect { host: "a".to_owned(), error: "x".to_owned() }, Obstacle::Network),
+            (NoAnswer::Late("a".to_owned()), Obstacle::Network),
+            (tls(invalid(rustls::CertificateError::Expired)), Obstacle::Clock),
+            (tls(invalid(rustls::CertificateError::UnknownIssuer)), Obstacle::Trust),
+            (tls(rustls::Error::HandshakeNotComplete), Obstacle::Protocol),
+            (NoAnswer::Tls { host: "a".to_owned(), error: std::io::Error::other("x") }, Obstacle::Network),
+            (NoAnswer::Url("a".to_owned()), Obstacle::Protocol),
+        ] {
+            let shown = error.to_string();
+            assert_eq!(facts(&AcmeError::Other(error.into())), ProblemFacts::obstacle(expected), "{shown}");
+        }
     }
 
     #[test]

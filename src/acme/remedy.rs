@@ -3,7 +3,11 @@
 //! It is a pure function of what the ACME server has said and of what this machine knows of the names. The server's own words are
 //! told beside it, so nothing here repeats them. Error types: RFC 8555 section 6.7, RFC 8737, RFC 8659, RFC 9773.
 
+mod address;
+
 use std::net::IpAddr;
+
+use self::address::{SHARED, is_shared, not_public};
 
 /// The most remedies that are told.
 const REMEDIES_MAX: usize = 6;
@@ -14,10 +18,12 @@ const TYPES: &str = "urn:ietf:params:acme:error:";
 /// What is known of a failure.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProblemFacts {
-    /// The type of the error without its URN, as in `connection`; `None` if the ACME server could not be asked.
+    /// The type of the error without its URN, as in `connection`; `None` if it is none of the ACME server's.
     pub kind: Option<String>,
-    /// What the server said, or why it could not be asked.
-    pub detail: String,
+    /// What the ACME server said.
+    pub said: String,
+    /// Why it could not be asked, or what it said could not be used.
+    pub obstacle: Option<Obstacle>,
     /// The same for single names, if the server tells them apart.
     pub names: Vec<(String, Self)>,
 }
@@ -26,12 +32,12 @@ impl ProblemFacts {
     /// What the ACME server said; `kind` may be a whole URN.
     pub fn said(kind: &str, detail: &str) -> Self {
         let kind = kind.strip_prefix(TYPES).unwrap_or(kind);
-        Self { kind: Some(kind.to_owned()), detail: detail.to_owned(), names: Vec::new() }
+        Self { kind: Some(kind.to_owned()), said: detail.to_owned(), ..Self::default() }
     }
 
-    /// Why the ACME server could not be asked.
-    pub fn not_asked(detail: &str) -> Self {
-        Self { kind: None, detail: detail.to_owned(), names: Vec::new() }
+    /// Something on the way to the ACME server, or on this machine.
+    pub fn obstacle(obstacle: Obstacle) -> Self {
+        Self { obstacle: Some(obstacle), ..Self::default() }
     }
 
     /// With what was said of single names.
@@ -40,16 +46,24 @@ impl ProblemFacts {
         Self { names, ..self }
     }
 
+    /// Whether the addresses of the names matter for what can be done.
+    pub fn is_about_names(&self) -> bool {
+        let is_about = |facts: &Self| {
+            matches!(facts.kind.as_deref(), Some("connection" | "dns" | "tls" | "unauthorized" | "incorrectResponse"))
+        };
+        is_about(self) || self.names.iter().any(|(_, facts)| is_about(facts))
+    }
+
     /// Whether one of these words is part of what was said, in whatever case.
     fn says(&self, words: &[&str]) -> bool {
-        let detail = self.detail.to_ascii_lowercase();
-        words.iter().any(|word| detail.contains(word))
+        let said = self.said.to_ascii_lowercase();
+        words.iter().any(|word| said.contains(word))
     }
 
     /// The addresses that it names: those that the server has connected to.
     fn addresses(&self) -> Vec<IpAddr> {
         let mut found = Vec::new();
-        for word in self.detail.split(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c))) {
+        for word in self.said.split(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c))) {
             let word = word.trim_start_matches('.').trim_end_matches('.');
             // `192.0.2.1:443`, `[2001:db8::1]:443`, `2001:db8::1: Connection refused`.
             let bracketed = word.strip_prefix('[').and_then(|word| word.split_once(']')).map(|(inside, _)| inside);
@@ -60,6 +74,23 @@ impl ProblemFacts {
         }
         found
     }
+}
+
+/// What has kept this machine from an answer that it can use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// The name of the ACME server cannot be looked up.
+    LookUp,
+    /// The ACME server cannot be reached.
+    Network,
+    /// Its certificate, or a new one, is not valid at the time that this machine has.
+    Clock,
+    /// Its certificate is not trusted.
+    Trust,
+    /// What answers is no ACME server.
+    Protocol,
+    /// The state folder cannot be used.
+    Storage,
 }
 
 /// How the server is shown that the names are the owner's.
@@ -141,7 +172,7 @@ impl Remedies<'_> {
                  directory below [certificate.acme].",
             ]),
             Some(_) => Vec::new(),
-            None => self.not_asked(),
+            None => self.problem.obstacle.map(|obstacle| obstacle.remedy().to_owned()).into_iter().collect(),
         }
     }
 
@@ -328,7 +359,7 @@ impl Remedies<'_> {
     }
 
     fn rate_limited(&self) -> Vec<String> {
-        let until = self.problem.detail.split_once("retry after ").map(|(_, rest)| rest);
+        let until = self.problem.said.split_once("retry after ").map(|(_, rest)| rest);
         let until = until.map(|rest| rest.split(": ").next().unwrap_or(rest).trim_end_matches(['.', ',', ';']));
         let until = until.filter(|until| until.len() <= 40);
         let what = if self.problem.says(&["failed authorizations", "failed validations", "authorization failures"]) {
@@ -359,83 +390,39 @@ impl Remedies<'_> {
             self.subject()
         )
     }
-
-    /// No request was answered.
-    fn not_asked(&self) -> Vec<String> {
-        let problem = self.problem;
-        let text = if problem.says(&["notvalidyet", "not valid yet", "expired"]) {
-            "The certificate of the ACME server is not valid at the time that this machine has: see that its clock is right (timedatectl)."
-        } else if problem.says(&["unknownissuer", "unknown issuer", "invalid peer certificate", "ca-certificates"]) {
-            "The certificate of the ACME server is not trusted: for a private server, name its authority as trust = \"FILE\" below \
-             [certificate.acme]; else install or update the package ca-certificates, and see that no proxy opens TLS on the way."
-        } else if problem.says(&[
-            "address of",
-            "failed to lookup",
-            "name or service not known",
-            "temporary failure",
-            "dns error",
-        ]) {
-            "This machine cannot look up the name of the ACME server: see that its DNS works (getent hosts acme-v02.api.letsencrypt.org), \
-             and that directory is spelt right."
-        } else if problem.says(&[
-            "refused",
-            "unreachable",
-            "no answer",
-            "within",
-            "timed out",
-            "cannot connect",
-            "no tls",
-        ]) {
-            "This machine cannot reach the ACME server: see that it may connect to the internet on TCP port 443, through every firewall \
-             on the way."
-        } else if problem.says(&["is damaged", "failed to read", "cannot write", "no space", "read-only", "permission"])
-        {
-            "See that the state folder can be written by the gate's user, and that its disk is not full."
-        } else if problem.says(&["json", "missing data", "http/1.1"]) {
-            "What answers is no ACME server: see that directory below [certificate.acme] is the URL of one, and that no proxy or login \
-             page stands before it."
-        } else {
-            return Vec::new();
-        };
-        vec![text.to_owned()]
-    }
 }
 
-const SHARED: &str = "which your provider shares among its customers (CGNAT)";
-
-const ACCOUNT_CLOSED: &str = "The account at the ACME server was closed, by its operator or with another copy of its key. Move the folder account in \
-                              the state folder away: the next attempt makes a new account. If you did not close it, somebody else has had the \
-                              key.";
-
-/// What an address is that no one on the internet can connect to.
-fn not_public(address: IpAddr) -> Option<&'static str> {
-    if is_shared(address) {
-        return Some(SHARED);
-    }
-    let (loopback, private, local, unspecified) = match address.to_canonical() {
-        IpAddr::V4(address) => {
-            (address.is_loopback(), address.is_private(), address.is_link_local(), address.is_unspecified())
+impl Obstacle {
+    const fn remedy(self) -> &'static str {
+        match self {
+            Self::LookUp => {
+                "This machine cannot look up the name of the ACME server: see that its DNS works (getent hosts \
+                 acme-v02.api.letsencrypt.org), and that directory is spelt right."
+            }
+            Self::Network => {
+                "This machine cannot reach the ACME server: see that it may connect to the internet on TCP port 443, through every \
+                 firewall on the way."
+            }
+            Self::Clock => {
+                "A certificate is not valid at the time that this machine has: see that its clock is right (timedatectl)."
+            }
+            Self::Trust => {
+                "The certificate of the ACME server is not trusted: for a private server, name its authority as trust = \"FILE\" below \
+                 [certificate.acme]; else install or update the package ca-certificates, and see that no proxy opens TLS on the way."
+            }
+            Self::Protocol => {
+                "What answers is no ACME server: see that directory below [certificate.acme] is the URL of one, and that no proxy or login \
+                 page stands before it."
+            }
+            Self::Storage => {
+                "See that the state folder can be written by the gate's user, and that its disk is not full."
+            }
         }
-        IpAddr::V6(address) => {
-            let local = address.is_unicast_link_local();
-            (address.is_loopback(), address.is_unique_local(), local, address.is_unspecified())
-        }
-    };
-    if loopback || unspecified {
-        Some("an address that means each machine itself (loopback)")
-    } else if private {
-        Some("a private address of a home network")
-    } else if local {
-        Some("an address of one network segment (link-local)")
-    } else {
-        None
     }
 }
 
-/// Whether a provider shares the address among its customers (RFC 6598).
-fn is_shared(address: IpAddr) -> bool {
-    matches!(address.to_canonical(), IpAddr::V4(address) if matches!(address.octets(), [100, second, ..] if second & 0xc0 == 64))
-}
+const ACCOUNT_CLOSED: &str = "The account at the ACME server was closed, by its operator or with a copy of its key. The next attempt makes \
+                              another one with a new key. If you did not close it, somebody has had the key.";
 
 #[cfg(test)]
 mod tests;

@@ -315,7 +315,8 @@ impl Store {
         Ok(())
     }
 
-    /// Locks the folder for this process, until the value is dropped; `None` as long as another process has it.
+    /// Locks the folder for this process, until the value is dropped; `None` as long as another process has it. Removes what processes
+    /// before it have left unfinished.
     ///
     /// # Errors
     ///
@@ -324,7 +325,12 @@ impl Store {
         self.make_folders()?;
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(self.0.join(LOCK))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(file)),
+            Ok(()) => {
+                for name in [AcmeState::CERTIFICATE, LOCK] {
+                    files::remove_unfinished(self.0.join(name).parent().unwrap_or(&self.0))?;
+                }
+                Ok(Some(file))
+            }
             Err(Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use instant_acme::{CertificateIdentifier, ChallengeType, KeyAuthorization};
 
+use super::remedy::{Obstacle, ProblemFacts};
 use super::store::StoreError;
 use crate::config::checked::Eab;
 
@@ -50,6 +51,8 @@ pub(super) struct Failed {
     pub(super) rate_limited: bool,
     /// How long it has asked to wait.
     pub(super) retry_after: Option<Duration>,
+    /// What is known of the cause, for the remedies.
+    pub(super) facts: Box<ProblemFacts>,
 }
 
 impl fmt::Display for Failed {
@@ -60,12 +63,12 @@ impl fmt::Display for Failed {
 
 impl From<StoreError> for Failed {
     fn from(error: StoreError) -> Self {
-        Self::new(error)
+        Self { facts: Box::new(ProblemFacts::obstacle(Obstacle::Storage)), ..Self::new(error) }
     }
 }
 
 impl Failed {
     pub(super) fn new(error: impl fmt::Display) -> Self {
-        Self { error: error.to_string(), rate_limited: false, retry_after: None }
+        Self { error: error.to_string(), rate_limited: false, retry_after: None, facts: Box::default() }
     }
 }

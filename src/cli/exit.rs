@@ -16,8 +16,8 @@ pub const CUT: u8 = 5;
 pub const REFUSED: u8 = 6;
 /// `init`, `ca`, `join`: files exist already, and nothing was written.
 pub const EXISTS: u8 = 7;
-/// `why`, `status`, `sessions`, `history`, `reload`, `cut`, `upgrade`, `certificate`: no gate answers, or it refused the request; stderr says what to do.
-/// `connect`: the gate cannot be reached; `forward --status`: no forwarder runs.
+/// `why`, `status`, `sessions`, `history`, `reload`, `cut`, `upgrade`, `certificate`: no gate answers, or it refused the request; stderr says
+/// what to do. `connect`: the gate cannot be reached; `forward --status`: no forwarder runs.
 pub const NO_GATE: u8 = 8;
 /// `share`, `ca device --qr`: the link was closed before the certificate was fetched.
 pub const NOT_FETCHED: u8 = 9;

@@ -88,7 +88,9 @@ fn text(wanted: &str, why: &Why, clock: &Clock) -> String {
     }
     for ToldFinding { headline, sentence, command, .. } in &why.findings {
         let _ = write!(out, "\n{headline}. {sentence}\n");
-        command.iter().for_each(|command| drop(writeln!(out, "    {command}")));
+        if let Some(command) = command {
+            let _ = writeln!(out, "    {command}");
+        }
     }
     let hidden = why.known.saturating_sub(why.refusals.len());
     if hidden > 0 && wanted != "last" {

@@ -41,6 +41,22 @@ pub(super) fn read_key(text: &Text, report: &mut Report) -> Option<NamedFile> {
 
 /// Reads a file that holds one line with a secret, or reports why not.
 pub(super) fn read_line(text: &Text, files: &mut Vec<PathBuf>, report: &mut Report) -> Option<String> {
+    let (path, secret) = read_secret(text, report)?;
+    let line = secret.as_deref().map(str::trim).filter(|line| !line.is_empty());
+    let Some(line) = line.filter(|line| line.lines().count() == 1) else {
+        report.error(
+            &text.place,
+            format!("{} does not hold one line of text", path.display()),
+            "put the secret into it, and nothing else",
+        );
+        return None;
+    };
+    files.push(path);
+    Some(line.to_owned())
+}
+
+/// Reads a file that holds a secret, or reports why not. Its text is `None` if it is not UTF-8.
+pub(super) fn read_secret(text: &Text, report: &mut Report) -> Option<(PathBuf, Option<String>)> {
     let file = read_key(text, report)?;
     if file.is_world_readable() {
         report.warn(
@@ -51,17 +67,7 @@ pub(super) fn read_line(text: &Text, files: &mut Vec<PathBuf>, report: &mut Repo
             ),
         );
     }
-    let line = std::str::from_utf8(&file.bytes).ok().map(str::trim).filter(|line| !line.is_empty());
-    let Some(line) = line.filter(|line| line.lines().count() == 1) else {
-        report.error(
-            &text.place,
-            format!("{} does not hold one line of text", file.path.display()),
-            "put the secret into it, and nothing else",
-        );
-        return None;
-    };
-    files.push(file.path.clone());
-    Some(line.to_owned())
+    Some((file.path, String::from_utf8(file.bytes).ok()))
 }
 
 /// Why there is no credential of this name.

@@ -72,6 +72,9 @@ impl fmt::Debug for NewFile {
     }
 }
 
+/// What temporary names begin with.
+const TEMPORARY: &str = ".doorward-";
+
 /// The number of existing files that an error names.
 const SHOWN: usize = 3;
 
@@ -118,6 +121,17 @@ pub fn write_all(files: &[NewFile], existing: Existing) -> Result<Vec<Warning>, 
     let mut warnings = Vec::new();
     Staged::prepare(files, None, &mut warnings)?.place(existing)?;
     Ok(warnings)
+}
+
+/// Removes what processes have left in `folder` that were killed while they wrote. No other process may be writing there.
+pub(crate) fn remove_unfinished(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes()) {
+            placed::remove(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn check_places(files: &[NewFile], existing: Existing) -> Result<(), Error> {
@@ -239,7 +253,7 @@ impl Drop for Staged {
 pub(crate) fn temporary_name() -> io::Result<OsString> {
     let mut random = [0; 8];
     aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no random bytes from the system"))?;
-    Ok(format!(".doorward-{:016x}", u64::from_be_bytes(random)).into())
+    Ok(format!("{TEMPORARY}{:016x}", u64::from_be_bytes(random)).into())
 }
 
 /// Writes a file to the disk under `name`; `file.path` is its destination.

@@ -18,6 +18,7 @@ use rustix::process::Signal;
 use rustls::ClientConfig;
 use time::OffsetDateTime;
 
+use super::acme;
 use super::reasons::NAME;
 use crate::backends::once;
 use crate::client::{Client, End, client, reset};
@@ -96,6 +97,15 @@ fn end(reason: CloseReason, pki: &TestPki) {
             let keys = format!("allow = [\"any\"]\nbackend_tls = {{ trust = {trust:?}, server_name = \"nas.local\" }}");
             let gate = house().route_with("nas", &[&backend.address().to_string()], &keys).open();
             ended(&gate, &End::Truncated, &|client| client.end());
+        }
+        CloseReason::AcmeChallenge => {
+            let server = acme::Server::start(pki);
+            let gate = Gate::start(&server.certify(pki, &house().route("nas", echo.address()).config()));
+            let digest = server.wait_answered(NAME);
+            let watch = Watch::begin(&gate);
+            acme::validate(&gate, digest, "-tls1_3");
+            let line = watch.closed(reason);
+            assert_eq!([&line["route"], &line["path"], &line["server_name"]], ["nas", "copy", NAME], "{line}");
         }
         CloseReason::IdleTimeout => {
             ended(&open(house().timeouts("idle = \"400ms\"")), &End::Orderly, &|client| client.end());

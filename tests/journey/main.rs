@@ -19,6 +19,7 @@
 //! | `transfer` | payload byte for byte, half-closes, KeyUpdate | 17, 22 |
 //! | `resets` | resets at every stage | 20 |
 //! | `endings` | timeouts of relays, drain, restart | 32 |
+//! | `acme` | validators of a pending order; unit: `connection::tests::challenge` | 45 |
 //! | `pitfalls` | the rest of the list below | |
 //!
 //! What went wrong in other gates, and what shows that it does not here (the test of that name, or one whose name begins
@@ -37,6 +38,7 @@
 //! | slow handshakes | `pitfalls::slow_handshakes_*`, `limits::handshake_slots_are_freed_however_handshakes_end`; the hello: tests/wire |
 //! | PROXY spoofing | `proxy::proxy_spoofing_*`, `proxy_sent::proxy_spoofing_*`; unit: `proxy_protocol::proxy_spoofing_*` |
 //! | label cardinality | `pitfalls::label_cardinality_*` |
+//! | ACME under mTLS | `acme`; unit: `connection::tests::challenge` |
 //! | ALPACA | `pitfalls::alpaca_*` |
 //! | a TLS 1.3 client takes the connection to be open before it is refused | `pitfalls::tls13_client_gets_its_alert_after_its_finished` |
 //! | alerts tell little | `reasons::every_reason_is_provoked`: the log tells more than the alert |
@@ -45,7 +47,7 @@
 //! | no CN | `certificates::identity::no_cn_*` |
 //! | CGNAT and IPv6 | `proxy::cgnat_and_ipv6_*`; unit: `source::cgnat_and_ipv6_*` |
 //!
-//! Not here: ACME, OCSP and what happens at a reload, which the gate does not have yet; PKCS#12, platforms, SMB, ssh and
+//! Not here: OCSP and what happens at a reload, which the gate does not have yet; PKCS#12, platforms, SMB, ssh and
 //! mkcert's order of flags, which tests/real and `pki` show.
 
 // Tells Clippy that every function here is a test's, not only those with #[test]: unwrap() is how tests fail.
@@ -58,6 +60,7 @@ mod common;
 mod client;
 mod home;
 
+mod acme;
 mod backend_tls;
 mod backends;
 mod certificates;

@@ -58,7 +58,7 @@ fn each_format_is_posted_as_its_receivers_take_it() {
     }
     assert!(body["message"].as_str().unwrap().starts_with("127.0.0.1 answers, but refuses port "), "{body}");
     assert!(body["time"].as_str().unwrap().ends_with('Z') && body["tags"].is_array(), "{body}");
-    assert_eq!(body.as_object().unwrap().len(), 13, "{body}");
+    assert_eq!(body.as_object().unwrap().len(), 14, "{body}");
 
     assert_eq!(gate.reload(&ntfy)["event"], "reloaded");
     scene.up(&gate);

@@ -21,6 +21,7 @@ mod folder;
 mod delivery;
 mod processes;
 mod receiver;
+mod renewal;
 mod tried;
 
 use std::net::SocketAddr;

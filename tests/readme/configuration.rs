@@ -17,6 +17,9 @@ impl Home {
     /// Writes a configuration and what it names, and loads it. Nothing may be wrong with it, nor odd.
     #[track_caller]
     fn load(&self, text: &str) -> Config {
+        // The domain of the manual is reserved, and has no public certificates.
+        let public = text.replace("home.example", "alice.example.org");
+        let text = if text.contains("[certificate.acme]") { &public } else { text };
         let document: toml::Table = text.parse().unwrap_or_else(|error| panic!("{error}\n{text}"));
         self.write_files(&document, &server_names(&document));
         for route in document.get("route").and_then(toml::Value::as_array).into_iter().flatten() {
@@ -47,7 +50,11 @@ impl Home {
         if let Some(certificate) = table.get("certificate") {
             let names: Vec<&str> = server_names.iter().map(String::as_str).collect();
             let issued = Authority::new("Servers").issue(Certified::for_servers(&names));
-            if !self.0.path().join(certificate["key"].as_str().unwrap()).exists() {
+            if certificate.get("acme").is_some() {
+                // As if it had been issued.
+                let file = toml::Value::from("acme/live/certificate.pem");
+                write(&file, format!("{}{}", issued.chain_pem(), issued.key_pem()));
+            } else if !self.0.path().join(certificate["key"].as_str().unwrap()).exists() {
                 write(&certificate["chain"], issued.chain_pem());
                 write(&certificate["key"], issued.key_pem());
             }

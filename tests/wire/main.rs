@@ -14,6 +14,7 @@ mod common;
 mod hello;
 mod scene;
 
+mod acme;
 mod deadlines;
 mod early_data;
 mod fragments;

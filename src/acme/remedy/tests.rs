@@ -266,40 +266,19 @@ fn each_failure_has_its_remedies() {
 }
 
 #[test]
-fn server_that_cannot_be_asked_has_remedies_by_the_cause() {
-    // As `acme::http` puts them.
-    for (detail, expected) in [
-        (
-            "the address of acme.example is not known: failed to lookup address information",
-            Some("cannot look up the name"),
-        ),
-        (
-            "cannot connect to acme.example: 192.0.2.1:443: Connection refused (os error 111)",
-            Some("cannot reach the ACME server"),
-        ),
-        ("cannot connect to acme.example: 192.0.2.1:443: no answer", Some("cannot reach the ACME server")),
-        ("acme.example does not answer within 30 seconds", Some("cannot reach the ACME server")),
-        ("no TLS with acme.example: invalid peer certificate: UnknownIssuer", Some("is not trusted")),
-        ("no TLS with acme.example: invalid peer certificate: NotValidYet", Some("its clock is right")),
-        ("no TLS with acme.example: invalid peer certificate: Expired", Some("its clock is right")),
-        (
-            "missing data: this machine has no list of public authorities: install the package ca-certificates",
-            Some("ca-certificates"),
-        ),
-        ("failed to (de)serialize JSON: expected value at line 1 column 1", Some("What answers is no ACME server")),
-        (
-            "acme.example does not answer in HTTP/1.1: invalid HTTP version parsed",
-            Some("What answers is no ACME server"),
-        ),
-        ("order.json is damaged (EOF): remove it to begin anew", Some("state folder can be written")),
-        ("something else", None),
+fn obstacles_have_a_remedy_each() {
+    for (obstacle, expected) in [
+        (Obstacle::LookUp, "cannot look up the name"),
+        (Obstacle::Network, "cannot reach the ACME server"),
+        (Obstacle::Clock, "its clock is right"),
+        (Obstacle::Trust, "ca-certificates"),
+        (Obstacle::Protocol, "What answers is no ACME server"),
+        (Obstacle::Storage, "state folder can be written"),
     ] {
-        let told = remedies(&ProblemFacts::not_asked(detail), ChallengeKind::TlsAlpn01, &[]);
-        match expected {
-            Some(expected) => assert!(told.len() == 1 && told[0].contains(expected), "{detail}: {told:?}"),
-            None => assert_eq!(told, Vec::<String>::new()),
-        }
+        let told = remedies(&ProblemFacts::obstacle(obstacle), ChallengeKind::TlsAlpn01, &[]);
+        assert!(told.len() == 1 && told[0].contains(expected), "{obstacle:?}: {told:?}");
     }
+    assert_eq!(remedies(&ProblemFacts::default(), ChallengeKind::TlsAlpn01, &[]), Vec::<String>::new());
 }
 
 #[test]
@@ -331,7 +310,7 @@ fn addresses_are_found_in_what_the_server_says() {
         ("in the last 1h0m0s, retry after 2026-11-28 22:10:00 UTC: see a.b", &[]),
         ("::: .... [] []:1 a:b", &[]),
     ] {
-        let found = ProblemFacts::not_asked(detail).addresses();
+        let found = ProblemFacts::said("", detail).addresses();
         let expected: Vec<IpAddr> = expected.iter().map(|text| text.parse().expect("an address")).collect();
         assert_eq!(found, expected, "{detail}");
     }

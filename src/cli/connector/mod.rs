@@ -1,4 +1,4 @@
-//! The commands of a device: `join`, and what it can do afterwards.
+//! The commands of a device: `join`, and what reaches the services of a home through its gate.
 
 pub(super) mod connect;
 pub(super) mod forward;

@@ -9,7 +9,7 @@ use hyper::Uri;
 use rustls::pki_types::pem::SectionKind;
 
 use super::certificate::{self, Loaded};
-use super::{is_passthrough, route, word};
+use super::{acme_dns, is_passthrough, route, word};
 use crate::config::checked::{Acme, AcmeDirectory, AcmeState, Challenge, Eab, Secret};
 use crate::config::raw::{Raw, RawAcme, RawCertificate, RawEab};
 use crate::config::report::{At, Given, Place, Problem, Report, Text, quoted};
@@ -22,11 +22,12 @@ const DIRECTORIES: &[(&str, &str)] = &[
     ("letsencrypt-staging", "https://acme-staging-v02.api.letsencrypt.org/directory"),
 ];
 
-const CHALLENGES: &[(&str, Kind)] = &[("tls-alpn-01", Kind::TlsAlpn01)];
+const CHALLENGES: &[(&str, Kind)] = &[("tls-alpn-01", Kind::TlsAlpn01), ("dns-01", Kind::Dns01)];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     TlsAlpn01,
+    Dns01,
 }
 
 /// The longest URL, in bytes.
@@ -51,11 +52,13 @@ pub(super) fn check(default: &At<RawCertificate>, raw: &Raw, report: &mut Report
     let directory = directory(&acme.directory, report);
     let trial = directory_if_given(&acme.trial, report);
     let trust = trust(&acme.trust, &mut files, report);
-    let challenge = challenge(acme, report);
+    let challenge = challenge(acme, place, &mut files, report);
     let state = state(&acme.state, report);
     let profile = profile(&acme.profile, report);
     let eab = eab(&acme.eab, &mut files, report);
-    let names = names(raw);
+    // An ACME server issues wildcards to those alone who may change the zone (RFC 8555 section 7.1.3).
+    let kind = acme.challenge.value().map(|text| text.value.as_str());
+    let names = names(raw, kind == Some("dns-01"));
     if names.is_empty() {
         report.error(
             place,
@@ -88,17 +91,24 @@ pub(super) fn check(default: &At<RawCertificate>, raw: &Raw, report: &mut Report
     })
 }
 
-/// The names of routes that have no certificate of their own.
-fn names(raw: &Raw) -> BTreeSet<String> {
+/// The names of routes that have no certificate of their own, and that of the renewal of device certificates.
+fn names(raw: &Raw, with_wildcards: bool) -> BTreeSet<String> {
     let routes = raw.routes.iter().flatten();
     let ordering = routes.filter(|one| !route::is_canary(one) && !is_passthrough(one) && one.certificate.is_absent());
     let patterns = ordering.flat_map(route::silent_names).map(|name| name.value);
-    patterns
-        .filter_map(|pattern| match pattern {
+    let renewal = raw.renewal.value().and_then(|section| section.value.server_name.value());
+    let renewal = renewal.and_then(|text| ServerNamePattern::parse(&text.value).ok());
+    let all: BTreeSet<String> = patterns
+        .chain(renewal)
+        .filter_map(|pattern| match &pattern {
             ServerNamePattern::Exact(name) => Some(name.as_str().to_owned()),
+            ServerNamePattern::Wildcard(_) if with_wildcards => Some(pattern.to_string()),
             ServerNamePattern::Wildcard(_) | ServerNamePattern::Default => None,
         })
-        .collect()
+        .collect();
+    // Let's Encrypt refuses an order that has a name and the wildcard that covers it.
+    let is_covered = |name: &String| name.split_once('.').is_some_and(|(_, rest)| all.contains(&format!("*.{rest}")));
+    all.iter().filter(|name| name.starts_with("*.") || !is_covered(name)).cloned().collect()
 }
 
 /// The certificate in the folder of `acme`, or a temporary one as long as there is none that can be used.
@@ -216,9 +226,32 @@ fn trust(
     Some(Some(found.into_iter().map(Into::into).collect()))
 }
 
-fn challenge(raw: &RawAcme, report: &mut Report) -> Option<Challenge> {
-    match word(&raw.challenge, CHALLENGES, Kind::TlsAlpn01, report)? {
-        Kind::TlsAlpn01 => Some(Challenge::TlsAlpn01),
+fn challenge(raw: &RawAcme, place: &Place, files: &mut Vec<PathBuf>, report: &mut Report) -> Option<Challenge> {
+    let kind = word(&raw.challenge, CHALLENGES, Kind::TlsAlpn01, report);
+    let dns = acme_dns::check(&raw.dns, files, report);
+    match kind? {
+        Kind::TlsAlpn01 => {
+            let Given::Absent = raw.dns else {
+                let at = raw.dns.value().map_or(place, |dns| &dns.place);
+                report.error(
+                    at,
+                    "this is for the challenge dns-01",
+                    "add a line: challenge = \"dns-01\"; or remove \"dns\"",
+                );
+                return None;
+            };
+            Some(Challenge::TlsAlpn01)
+        }
+        Kind::Dns01 => {
+            if raw.dns.is_absent() {
+                report.error(
+                    &place.child("dns"),
+                    "\"dns\" is missing: dns-01 has a record published in the zone of the names",
+                    format!("add a line that says how: {}", acme_dns::EXAMPLE),
+                );
+            }
+            Some(Challenge::Dns01(dns?))
+        }
     }
 }
 

@@ -54,7 +54,7 @@ fn warn_of_names(acme: &Acme, place: &Place, report: &mut Report) {
     }
 }
 
-/// Server names that are not ordered: a wildcard with tls-alpn-01, and `*`.
+/// Server names that are not ordered: `*`, and with tls-alpn-01 a wildcard.
 fn warn_of_patterns(config: &Config, acme: &Acme, place: &Place, report: &mut Report) {
     let routes = config.routes.iter().filter(|route| shows_public(route));
     let left_out = |route: &Route| -> Vec<String> {
@@ -69,12 +69,22 @@ fn warn_of_patterns(config: &Config, acme: &Acme, place: &Place, report: &mut Re
     };
     let names: Vec<String> = routes.flat_map(left_out).take(NAMES_MAX).collect();
     if !names.is_empty() {
+        let (challenge, orderable, instead) = match acme.challenge {
+            Challenge::TlsAlpn01 => {
+                ("tls-alpn-01", "single names only", "each name, or challenge = \"dns-01\" for wildcards")
+            }
+            Challenge::Dns01(_) => {
+                ("dns-01", "names and their wildcards", "each name, or a wildcard such as \"*.home.example\"")
+            }
+        };
         report.warn(
             place,
             format!(
-                "no certificate is ordered for {}: tls-alpn-01 is for single names only; clients that ask for such a name \
-                 refuse the gate, so write each name, or challenge = \"dns-01\" for wildcards",
-                names.join(", ")
+                "no certificate is ordered for {}: {} is for {}; clients that ask for such a name refuse the gate, so write {}",
+                names.join(", "),
+                challenge,
+                orderable,
+                instead
             ),
         );
     }

@@ -186,6 +186,17 @@ fn command(given: &Given<Vec<Text>>, report: &mut Report) -> Option<Option<Vec<S
     };
     let example =
         "write the whole path and each argument as a text of its own: command = [\"/usr/local/bin/tell\", \"me\"]";
+    program(list, example, "so messages cannot be delivered", report).map(Some)
+}
+
+/// A program and its arguments. It is only warned of one that is missing: the gate starts without it, it has more important things to
+/// do.
+pub(super) fn program(
+    list: &At<Vec<Text>>,
+    example: &str,
+    if_missing: &str,
+    report: &mut Report,
+) -> Option<Vec<String>> {
     let Some(program) = list.value.first().map(|text| text.value.as_str()).filter(|program| !program.is_empty()) else {
         report.error(&list.place, "the list is empty, and its first entry is a program", example);
         return None;
@@ -200,10 +211,9 @@ fn command(given: &Given<Vec<Text>>, report: &mut Report) -> Option<Option<Vec<S
         return None;
     }
     if !path.is_file() {
-        // The gate starts without it: it has more important things to do.
-        report.warn(&list.place, format!("there is no program {}, so messages cannot be delivered", path.display()));
+        report.warn(&list.place, format!("there is no program {}, {if_missing}", path.display()));
     }
-    Some(Some(list.value.iter().map(|text| text.value.clone()).collect()))
+    Some(list.value.iter().map(|text| text.value.clone()).collect())
 }
 
 fn events(given: &Given<Vec<Text>>, section: &Place, report: &mut Report) -> Option<BTreeSet<NoticeEvent>> {

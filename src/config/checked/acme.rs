@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 
-use super::{Certificate, CertificateSource, Config, Route, RouteMode, Secret};
+use super::{Certificate, CertificateSource, Config, Dns, Route, RouteMode, Secret};
 
 /// A public certificate for the server names of the routes that have none of their own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,9 +52,9 @@ impl Config {
             RouteMode::Passthrough => None,
         };
         let of_acme = |one: &Arc<Certificate>| one.source == CertificateSource::Acme;
-        let Some(kept) = before.routes.iter().filter_map(terminated).find(of_acme) else { return };
+        let Some(kept) = before.served().filter_map(terminated).find(of_acme) else { return };
         let mut is_kept = false;
-        for route in &mut self.routes {
+        for route in self.routes.iter_mut().chain(self.renewal.as_mut().map(|renewal| &mut renewal.route)) {
             if let RouteMode::Terminate(terminate) = &mut route.mode
                 && terminate.certificate.source == CertificateSource::Temporary
             {
@@ -63,7 +63,11 @@ impl Config {
             }
         }
         if is_kept {
-            for warning in self.warnings.iter_mut().filter(|warning| warning.message.contains(Acme::UNTIL_ISSUED)) {
+            for warning in self
+                .warnings
+                .iter_mut()
+                .filter(|warning| warning.key == Acme::KEY && warning.message.contains(Acme::UNTIL_ISSUED))
+            {
                 let found = warning.message.split(Acme::UNTIL_ISSUED).next().unwrap_or_default();
                 warning.message = format!("{found}; the certificate before is used until it expires");
             }
@@ -85,6 +89,8 @@ impl Acme {
 pub enum Challenge {
     /// It connects to port 443 of the name (RFC 8737).
     TlsAlpn01,
+    /// It asks for a TXT record of the name (RFC 8555 section 8.4).
+    Dns01(Dns),
 }
 
 /// An account elsewhere, as a key that both sides know.

@@ -1,15 +1,18 @@
 //! The configuration after every check: types that cannot hold a wrong value.
 
 mod acme;
+mod acme_dns;
 mod backend_tls;
 mod certificate;
 mod client_auth;
 mod control;
+mod dns_providers;
 mod expect;
 mod health;
 mod history;
 mod limits;
 mod notify;
+mod renewal;
 mod tickets;
 mod wake;
 
@@ -29,6 +32,7 @@ use crate::model::service::ServiceKind;
 use crate::model::starttls::Starttls;
 
 pub use acme::{Acme, AcmeDirectory, AcmeState, Challenge, Eab};
+pub use acme_dns::{Dns, DnsApi, DnsBy, DnsServer, DnsUpdate, TsigAlgorithm, TsigKey};
 pub use backend_tls::{BackendTls, BackendTrust, HeaderPlace, backend_name};
 pub use certificate::{Certificate, CertificateSource};
 pub use client_auth::{
@@ -36,11 +40,13 @@ pub use client_auth::{
     RevocationList, Selector, TrustAnchor, TrustKind,
 };
 pub use control::{Control, ControlSocket};
+pub use dns_providers::{DnsProvider, ProviderKeys};
 pub use expect::{AllowEntry, Expectation, ExpectedClients};
 pub use health::Health;
 pub use history::{History, HistoryFolder};
 pub use limits::{Banned, Limits, Rate, Timeouts};
 pub use notify::{Format, Notify, Secret, SecretUrl, Webhook};
+pub use renewal::{Renewal, RenewalFolder};
 pub use tickets::{TicketSecret, Tickets, WeakSecret};
 pub use wake::{Mac, Wake};
 
@@ -83,6 +89,8 @@ pub struct Config {
     pub history: History,
     /// `[notify]`.
     pub notify: Notify,
+    /// `[renewal]`; `None` if devices do not ask for certificates through the gate.
+    pub renewal: Option<Renewal>,
     /// `[sandbox]`.
     pub sandbox: SandboxMode,
     /// What is allowed but probably not meant.
@@ -390,6 +398,11 @@ impl Config {
         issued.filter(|issued| issued.canary).filter_map(|issued| issued.fingerprint)
     }
 
+    /// The routes, and the renewal of certificates, which has a server name and no backends.
+    pub fn served(&self) -> impl Iterator<Item = &Route> {
+        self.routes.iter().chain(self.renewal.as_ref().map(|renewal| &renewal.route))
+    }
+
     /// The host names of backends, each once.
     pub fn host_names(&self) -> BTreeSet<&str> {
         let backends = self.routes.iter().flat_map(|route| &route.backends);
@@ -418,7 +431,7 @@ impl Config {
         files.extend(self.notify.files.iter().cloned());
         files.extend(self.acme.iter().flat_map(|acme| acme.files.iter().cloned()));
         files.extend(self.tickets.keys.iter().map(|key| key.file.clone()));
-        for route in &self.routes {
+        for route in self.served() {
             files.extend(route.backend_tls.iter().flat_map(|tls| tls.files.iter().cloned()));
             let RouteMode::Terminate(terminate) = &route.mode else { continue };
             files.extend([terminate.certificate.chain_file.clone(), terminate.certificate.key_file.clone()]);

@@ -1,5 +1,6 @@
 //! `[certificate.acme]` as it is written.
 
+use super::RawDns;
 use crate::config::reader::Table;
 use crate::config::report::{Given, Report};
 
@@ -10,6 +11,7 @@ pub(in crate::config) struct RawAcme {
     pub(in crate::config) trial: Given<String>,
     pub(in crate::config) trust: Given<String>,
     pub(in crate::config) challenge: Given<String>,
+    pub(in crate::config) dns: Given<RawDns>,
     pub(in crate::config) state: Given<String>,
     pub(in crate::config) profile: Given<String>,
     pub(in crate::config) eab: Given<RawEab>,
@@ -29,6 +31,7 @@ impl RawAcme {
             trial: table.text("trial", "\"letsencrypt-staging\"", report),
             trust: table.text("trust", "\"acme-server.pem\"", report),
             challenge: table.text("challenge", "\"tls-alpn-01\"", report),
+            dns: table.table("dns", RawDns::read, report),
             state: table.text("state", "\"auto\"", report),
             profile: table.text("profile", "\"shortlived\"", report),
             eab: table.table("eab", RawEab::read, report),
