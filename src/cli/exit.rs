@@ -29,6 +29,9 @@ pub const NOT_DELIVERED: u8 = 11;
 /// `certificate renew`: no certificate was issued.
 pub const NOT_ISSUED: u8 = 12;
 
+/// `renew`: the owner of the gate has not decided yet.
+pub const WAITING: u8 = 13;
+
 /// The table for `--help`.
 pub(super) const HELP: &str = "\
 Exit codes:
@@ -38,14 +41,9 @@ Exit codes:
   3  the configuration has errors
   4  the gate cannot start, for example because an address is in use; upgrade: it was not replaced
   5  the gate stopped, but had to cut connections that did not end in time
-  6  explain: no
-<<<<<<< HEAD
+  6  explain: no; renew: the gate refuses this device, or its owner the request
   7  init, ca, join: files exist already, and nothing was written
-  8  why, status, sessions, history, reload, cut, upgrade: no gate answers, or permission was denied
-=======
-  7  init, ca: files exist already, and nothing was written
   8  why, status, sessions, history, reload, cut, upgrade, certificate: no gate answers, or permission was denied
->>>>>>> main
   9  share, ca device --qr: the link was closed before it was used
   10  ca revoke, ca renew, ca server, certificate use: written, but not known to be in force at the gate
   11  notify: a receiver did not take the message

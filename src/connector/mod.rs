@@ -9,6 +9,7 @@ mod folder;
 pub mod homes;
 pub mod platform;
 pub mod refusal;
+pub mod renew;
 pub mod session;
 pub mod ssh;
 pub mod stdio;

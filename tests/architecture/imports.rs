@@ -20,7 +20,7 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
     // The other end: runs on devices, and knows nothing of a gate but what it was given.
     ("connector", &["bundle", "model", "sys"]),
     // Devices are set up without a gate.
-    ("enrolment", &["files", "http", "model", "pki", "sys"]),
+    ("enrolment", &["bundle", "files", "http", "model", "pki", "sys"]),
     // A certificate and the files that a device is set up with are written in one transaction.
     ("ca", &["enrolment", "files", "model", "pki"]),
     // `metrics.inventory` names a file that `doorward ca` writes. A revocation without effect is a finding.

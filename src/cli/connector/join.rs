@@ -110,7 +110,10 @@ fn join(args: &JoinArgs, homes: &Homes, file: &Path) -> Result<(), NotJoined> {
         HomesError::Io { .. } => NotJoined::usage(error),
         error => error.into(),
     })?;
-    let name = args.name.as_ref().map_or_else(|| bundle.home.to_string(), Name::to_string);
+    let name = match &args.name {
+        Some(name) => name.to_string(),
+        None => homes.joined_as(&bundle)?,
+    };
     let name = name.as_str();
     let shown = shell::path(file);
     let until = check_usable(&bundle, file)?;

@@ -1,6 +1,7 @@
 //! The commands of a device: `join`, and what it can do afterwards.
 
 pub(super) mod join;
+pub(super) mod renew;
 mod usable;
 
 use std::env;

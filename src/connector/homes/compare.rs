@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Home;
+use super::{Home, Homes, HomesError};
 use crate::bundle::{Bundle, Trust};
 use crate::model::identity::Identity;
 use crate::model::text::date;
@@ -45,6 +45,24 @@ impl Home {
         }
         let (here, there) = (identity(&self.bundle)?, identity(new)?);
         (here.not_before > there.not_before).then_some(Difference::Older(here.not_after))
+    }
+}
+
+impl Homes {
+    /// The home that a file is for, if it was joined: the one of this name, or the only one with the same server names, which the
+    /// owner may call by another name by now.
+    pub fn joined_as(&self, new: &Bundle) -> Result<String, HomesError> {
+        let joined = self.joined()?;
+        let name = new.home.as_str();
+        let shares = |home: &&Home| {
+            let mut own = home.bundle.routes.iter();
+            own.any(|route| new.routes.iter().any(|other| other.server_name == route.server_name))
+        };
+        let mut sharing = joined.homes.iter().filter(shares);
+        Ok(match (joined.homes.iter().any(|home| home.name == name), sharing.next(), sharing.next()) {
+            (false, Some(home), None) => home.name.clone(),
+            _ => name.to_owned(),
+        })
     }
 }
 
