@@ -88,6 +88,12 @@ pub(crate) fn issued(gate: &Gate) -> Vec<String> {
 /// Whether the kernel filters the system calls of the gate's agent (proc(5), `Seccomp`).
 #[track_caller]
 pub(crate) fn is_in_a_sandbox(gate: &Gate) -> bool {
+    std::fs::read_to_string(agent(gate).join("status")).unwrap().lines().any(|line| line == "Seccomp:\t2")
+}
+
+/// The folder of the gate's agent below `/proc`.
+#[track_caller]
+pub(crate) fn agent(gate: &Gate) -> PathBuf {
     let folder = gate.folder().to_str().unwrap().to_owned();
     let is_agent = |process: &Path| {
         let line = std::fs::read(process.join("cmdline")).unwrap_or_default();
@@ -95,8 +101,7 @@ pub(crate) fn is_in_a_sandbox(gate: &Gate) -> bool {
         line.contains(" acme-agent ") && line.contains(&folder)
     };
     let mut processes = std::fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
-    let agent = processes.find(|process| is_agent(process)).expect("the agent runs");
-    std::fs::read_to_string(agent.join("status")).unwrap().lines().any(|line| line == "Seccomp:\t2")
+    processes.find(|process| is_agent(process)).expect("the agent runs")
 }
 
 /// What `doorward status` says, once an order has failed.

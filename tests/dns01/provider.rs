@@ -8,7 +8,7 @@ use crate::WILDCARD;
 use crate::common::pki::{Authority, Certified};
 use crate::common::process::{Daemon, tool, wait_until};
 use crate::network::{FIRST, SECOND, alone};
-use crate::order::{Pebble, failed, is_in_a_sandbox, issued};
+use crate::order::{Pebble, agent, failed, is_in_a_sandbox, issued};
 use crate::server::{Kind, Server};
 
 const TOKEN: &str = "v1.0-0a1b2c3d4e5f";
@@ -49,6 +49,11 @@ fn name_and_wildcard_are_ordered_by_the_api_of_a_provider() {
     ordered_with(TOKEN, |server, api, gate| {
         assert_eq!(issued(gate), [WILDCARD, NAME]);
         assert!(is_in_a_sandbox(gate));
+        // An answer without an end does not fill the machine.
+        let limits = std::fs::read_to_string(agent(gate).join("limits")).unwrap();
+        let data: Vec<&str> =
+            limits.lines().find(|line| line.starts_with("Max data size")).unwrap().split_whitespace().collect();
+        assert_eq!(data[3..], ["536870912", "536870912", "bytes"]);
         wait_until("the records are removed", || server.texts(NAME).is_empty().then_some(()));
         let asked = api.output();
         assert!(asked.contains("GET /client/v4/zones?name=home.example"), "{asked}");
