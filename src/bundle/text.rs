@@ -138,7 +138,7 @@ impl Lines<'_> {
             let plain = PlainKey::new(plain.secret_pkcs8_der());
             return if fits(chain, &plain) { Ok(BundleKey::Plain(plain)) } else { Err(BundleError::KeyDoesNotFit) };
         }
-        let key = key.trim().to_owned();
+        let key = key.trim().replace("\r\n", "\n");
         match check_encrypted(&key) {
             Ok(()) => Ok(BundleKey::Encrypted(key)),
             Err(_) if !key.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----") => {

@@ -118,7 +118,7 @@ pub fn create(folder: &Path, request: &CreateRequest<'_>) -> Result<Created, Err
         inventory.certificates.push(entry);
         let (kit, password) = new_kit(name, &credentials, &gate)?;
         files.extend(kit.files(device_folder.path()));
-        issued.push(DeviceFiles::new(folder, &device_folder, name, &credentials, &password));
+        issued.push(DeviceFiles::new(folder, &device_folder, name, &credentials, (&kit, &password)));
     }
     let created = Created { server, devices: issued, files, inventory };
     created.check_distinct(folder)?;

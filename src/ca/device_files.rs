@@ -31,6 +31,9 @@ pub struct DeviceFiles {
     pub certificate: PathBuf,
     /// The key as PEM.
     pub key: PathBuf,
+    /// What "doorward join" takes on a computer; nothing if it is not known what the device may use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<PathBuf>,
     /// A part of `~/.ssh/config`.
     pub ssh_config: PathBuf,
     /// The page with instructions.
@@ -56,7 +59,7 @@ impl DeviceFiles {
         folder: &DeviceFolder,
         name: &DeviceName,
         credentials: &IssuedCredentials,
-        password: &Password,
+        (kit, password): (&Kit, &Password),
     ) -> Self {
         let file = |form: Form| Store::join(authorities, &folder.file(form, name));
         Self {
@@ -67,6 +70,7 @@ impl DeviceFiles {
             profile: file(Form::Profile),
             certificate: file(Form::Certificate),
             key: file(Form::Key),
+            bundle: kit.has(Form::Bundle).then(|| file(Form::Bundle)),
             ssh_config: file(Form::SshConfig),
             steps: file(Form::Steps),
             fingerprint: Sha256::of(credentials.certificate()).to_string(),

@@ -101,7 +101,7 @@ pub fn device(
     files.extend(list_files);
     store.commit(inventory, files)?;
     Ok(IssuedDevice {
-        files: DeviceFiles::new(store.folder(), request.folder, name, &credentials, &password),
+        files: DeviceFiles::new(store.folder(), request.folder, name, &credentials, (&kit, &password)),
         kit,
         password,
         not_after: credentials.not_after(),

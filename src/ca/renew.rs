@@ -97,7 +97,7 @@ pub fn device(
             let (kit, password) = new_kit(&name, credentials, &gate)?;
             files.extend(kit.files(folder.path()));
             files.extend(folder.root(&gate));
-            Some(DeviceFiles::new(store.folder(), folder, &name, credentials, &password))
+            Some(DeviceFiles::new(store.folder(), folder, &name, credentials, (&kit, &password)))
         }
     };
     // If the key in the folder matches the certificate, the files beside it are this device's.

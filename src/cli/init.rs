@@ -169,7 +169,13 @@ pub fn create(args: &InitArgs) -> Result<Written, InitError> {
     let request = CreateRequest {
         domain: &args.domain,
         devices: &args.devices,
-        reachable: Reachable { services, port: args.public_port, trusted_already: Some(args.acme.acme) },
+        reachable: Reachable {
+            services,
+            port: args.public_port,
+            trusted_already: Some(args.acme.acme),
+            home: Some(args.domain.clone()),
+            renewal: None,
+        },
         key_type: KeyType::default(),
         servers: (!args.acme.acme).then(|| args.constraints.policy()),
         passphrase: None,
@@ -281,7 +287,7 @@ pub struct WrittenFile {
 
 fn service(args: &InitArgs, route: &RouteArg) -> Option<Service> {
     let server_name = ServerNamePattern::parse(&server_name(args, route)).ok()?;
-    Some(Service { server_name, kind: route.kind() })
+    Some(Service { route: route.name.clone(), server_name, kind: route.kind() })
 }
 
 fn server_name(args: &InitArgs, route: &RouteArg) -> String {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::checked::{Config, Route, RouteMode};
 use crate::config::{self, ConfigErrors, nearest, server_trust};
-use crate::enrolment::{PUBLIC_PORT, Reachable, Service, ServiceKind};
+use crate::enrolment::{PUBLIC_PORT, Reachable, Service, ServiceKind, home_of};
 use crate::install::Installed;
 use crate::model::device_name::DeviceName;
 use crate::model::identity::GuestPass;
@@ -67,13 +67,26 @@ impl Configured {
         let of = |only_admitted: bool| {
             let routes = self.routes(device).filter(move |(_, admitted)| *admitted || !only_admitted);
             let services = routes.flat_map(|(route, _)| {
-                route.server_names.iter().map(|name| Service { server_name: name.clone(), kind: route.kind })
+                let service = |name: &ServerNamePattern| Service {
+                    route: route.name.clone(),
+                    server_name: name.clone(),
+                    kind: route.kind,
+                };
+                route.server_names.iter().map(service)
             });
             services.collect::<Vec<_>>()
         };
         let admitted = of(true);
         let services = if admitted.is_empty() { of(false) } else { admitted };
-        Reachable { services, port: config.public_port, trusted_already: Some(server_trust::is_public(config)) }
+        // Of all routes: it is the same for every device, and stays the same when a device may use more.
+        let home = home_of(self.routes(device).flat_map(|(route, _)| &route.server_names));
+        Reachable {
+            services,
+            port: config.public_port,
+            trusted_already: Some(server_trust::is_public(config)),
+            home,
+            renewal: None,
+        }
     }
 
     /// Which routes the device may use, and how: lines for people. Empty if there is no valid configuration.

@@ -6,6 +6,7 @@
 //!
 //! The password of the archives is neither in a file nor in the link: a file that leaks is worthless.
 
+mod bundle;
 pub mod link;
 mod profile;
 pub mod qr;
@@ -17,12 +18,14 @@ use std::path::Path;
 use pem::{EncodeConfig, LineEnding, Pem};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::bundle::EXTENSION;
 use crate::files::{Access, NewFile};
 use crate::model::device_name::DeviceName;
 use crate::model::identity::{Identity, NotACertificate};
-use crate::model::names::{ServerName, ServerNamePattern};
+use crate::model::names::{Name, ServerName, ServerNamePattern};
 pub use crate::model::service::{PUBLIC_PORT, ServiceKind};
 use crate::pki::{self, Password, Profile};
+pub use bundle::home_of;
 use steps::Instructions;
 
 /// The file with the certificate of the server authority. It is PEM, which every reader takes; Windows and Android go by the
@@ -47,6 +50,10 @@ pub struct Gate {
     pub services: Vec<Service>,
     /// The port that the router forwards: [`PUBLIC_PORT`], as a rule.
     pub port: u16,
+    /// What the home is called, if that is known: its domain.
+    pub home: Option<ServerName>,
+    /// The server name under which it renews certificates, if it does.
+    pub renewal: Option<ServerName>,
 }
 
 /// What can be reached through the gate, and how: what the gate's configuration says about it.
@@ -58,11 +65,15 @@ pub struct Reachable {
     pub port: u16,
     /// Whether devices trust the gate's certificate already; `None` if there is no valid configuration.
     pub trusted_already: Option<bool>,
+    /// What the home is called, if that is known: see [`home_of`].
+    pub home: Option<ServerName>,
+    /// The server name under which the gate renews certificates, if it does.
+    pub renewal: Option<ServerName>,
 }
 
 impl Default for Reachable {
     fn default() -> Self {
-        Self { services: Vec::new(), port: PUBLIC_PORT, trusted_already: None }
+        Self { services: Vec::new(), port: PUBLIC_PORT, trusted_already: None, home: None, renewal: None }
     }
 }
 
@@ -77,6 +88,8 @@ impl Reachable {
 /// A service behind the gate, as a device sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
+    /// The route in the gate's configuration.
+    pub route: Name,
     /// The server name that leads to it.
     pub server_name: ServerNamePattern,
     /// Which program uses it.
@@ -85,8 +98,8 @@ pub struct Service {
 
 impl Gate {
     /// The gate, whose certificate devices trust for this reason.
-    pub fn new(trust: ServerTrust, Reachable { services, port, .. }: Reachable) -> Self {
-        Self { trust, services, port }
+    pub fn new(trust: ServerTrust, Reachable { services, port, home, renewal, .. }: Reachable) -> Self {
+        Self { trust, services, port, home, renewal }
     }
 
     /// The certificate of the authority that each device must trust first, if there is one.
@@ -143,6 +156,8 @@ pub enum Form {
     Certificate,
     /// PEM (PKCS#8), not encrypted.
     Key,
+    /// What `doorward join` takes, if it is known what the device may use.
+    Bundle,
     /// A section of `~/.ssh/config`.
     SshConfig,
     /// The page that says what to do with the others.
@@ -151,8 +166,16 @@ pub enum Form {
 
 impl Form {
     /// All of them, in the order in which they are written.
-    pub const ALL: [Self; 7] =
-        [Self::Archive, Self::ArchiveCompat, Self::Profile, Self::Certificate, Self::Key, Self::SshConfig, Self::Steps];
+    pub const ALL: [Self; 8] = [
+        Self::Archive,
+        Self::ArchiveCompat,
+        Self::Profile,
+        Self::Certificate,
+        Self::Key,
+        Self::Bundle,
+        Self::SshConfig,
+        Self::Steps,
+    ];
 
     /// The name of the file of the device `name`: ASCII, as not every device takes other names.
     pub fn file_name(self, name: &DeviceName) -> String {
@@ -162,6 +185,7 @@ impl Form {
             Self::Profile => ".mobileconfig",
             Self::Certificate => ".pem",
             Self::Key => "-key.pem",
+            Self::Bundle => EXTENSION,
             Self::SshConfig => "-ssh.conf",
             Self::Steps => ".html",
         };
@@ -171,7 +195,7 @@ impl Form {
     /// Who may read it: a file with the key is private, even if it is encrypted.
     pub const fn access(self) -> Access {
         match self {
-            Self::Archive | Self::ArchiveCompat | Self::Profile | Self::Key => Access::Private,
+            Self::Archive | Self::ArchiveCompat | Self::Profile | Self::Key | Self::Bundle => Access::Private,
             Self::Certificate | Self::SshConfig | Self::Steps => Access::Public,
         }
     }
@@ -189,7 +213,8 @@ impl Kit {
     /// Makes the files. The archives, the one in the profile included, are encrypted with `password`, which is in none.
     pub fn new(gate: &Gate, device: &Device, password: &Password) -> Result<Self, Error> {
         let identity = Identity::from_certificate(&device.certificate, false)?;
-        let instructions = Instructions::new(gate, &device.name, &identity)?;
+        let bundle = bundle::bundle(gate, device, password)?;
+        let instructions = Instructions::new(gate, &device.name, &identity, bundle.is_some())?;
         let archive = |profile| {
             pki::device_archive(&device.name, &device.certificate, &device.key, gate.root(), profile, password)
         };
@@ -206,6 +231,10 @@ impl Kit {
                 }
                 Form::Certificate => pem("CERTIFICATE", &device.certificate).into_bytes(),
                 Form::Key => pem("PRIVATE KEY", device.key.secret_der()).into_bytes(),
+                Form::Bundle => match &bundle {
+                    Some(bundle) => bundle.to_text().as_bytes().to_vec(),
+                    None => continue,
+                },
                 Form::SshConfig => instructions.ssh_config().into_bytes(),
                 Form::Steps => instructions.page().into_bytes(),
             };
@@ -229,6 +258,11 @@ impl Kit {
     /// systems show it, `0F 3A …`.
     pub fn root(&self) -> Option<(&str, &str)> {
         self.instructions.root()
+    }
+
+    /// Whether there is a file of this form.
+    pub(crate) fn has(&self, wanted: Form) -> bool {
+        self.files.iter().any(|(form, _)| *form == wanted)
     }
 
     fn contents(&self, wanted: Form) -> &[u8] {
@@ -278,8 +312,9 @@ mod tests {
 
     fn kit_with(trust: ServerTrust) -> Kit {
         let nas = ServerNamePattern::parse("nas.home.example").expect("a name");
-        let nas = Service { server_name: nas, kind: ServiceKind::Http };
-        let gate = Gate { trust, services: vec![nas], port: PUBLIC_PORT };
+        let home = home_of([&nas]);
+        let nas = Service { route: Name::parse("nas").expect("a name"), server_name: nas, kind: ServiceKind::Http };
+        let gate = Gate { trust, services: vec![nas], port: PUBLIC_PORT, home, renewal: None };
         let name = DeviceName::parse("alice-phone").expect("a name");
         let issued = DeviceAuthority::new().expect("an authority").issue(&name).expect("a device");
         let device = Device { name, certificate: issued.certificate().clone(), key: issued.key() };

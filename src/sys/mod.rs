@@ -7,6 +7,7 @@ pub mod activation;
 pub mod cpu;
 pub mod credentials;
 pub mod descriptors;
+pub mod inherited;
 pub mod inotify;
 pub mod interfaces;
 pub mod ktls;

@@ -17,8 +17,10 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
     ("files", &["sys"]),
     // What a device is given in one file.
     ("bundle", &["model"]),
+    // The other end: runs on devices, and knows nothing of a gate but what it was given.
+    ("connector", &["bundle", "model", "sys"]),
     // Devices are set up without a gate.
-    ("enrolment", &["files", "http", "model", "pki", "sys"]),
+    ("enrolment", &["bundle", "files", "http", "model", "pki", "sys"]),
     // A certificate and the files that a device is set up with are written in one transaction.
     ("ca", &["enrolment", "files", "model", "pki"]),
     // `metrics.inventory` names a file that `doorward ca` writes. A revocation without effect is a finding.
@@ -42,7 +44,12 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
     ("relay", &["backend_tls", "model", "sys", "tls"]),
     // What a refused client pretended to be.
     ("impostors", &["config", "model"]),
-    ("snapshot", &["authorize", "backend_tls", "backends", "config", "handshake", "impostors", "model", "route"]),
+    // Answers devices that ask for their next certificate.
+    ("renewal", &["authorize", "config", "http", "model", "pki", "sys"]),
+    (
+        "snapshot",
+        &["authorize", "backend_tls", "backends", "config", "handshake", "impostors", "model", "renewal", "route"],
+    ),
     // The rights of the process, as the configuration needs them.
     ("sandbox", &["config"]),
     ("notify", &["config", "explain", "handover", "model", "sandbox"]),
@@ -67,6 +74,7 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
             "model",
             "notify",
             "relay",
+            "renewal",
             "sessions",
             "snapshot",
             "telemetry",
@@ -121,11 +129,13 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
             "explain",
             "gate",
             "handshake",
+            "http",
             "listener",
             "model",
             "notify",
             "proxy_protocol",
             "relay",
+            "renewal",
             "sessions",
             "snapshot",
             "sys",
@@ -153,6 +163,7 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
             "overview",
             "relay",
             "reload",
+            "renewal",
             "sandbox",
             "snapshot",
             "sys",
@@ -168,8 +179,10 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
             "backend_tls",
             // It does the health checks that the gate would.
             "backends",
+            "bundle",
             "ca",
             "config",
+            "connector",
             "control",
             "enrolment",
             "explain",
@@ -186,6 +199,7 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
             // `check --connect` sends a backend the header that the gate would.
             "proxy_protocol",
             "reload",
+            "renewal",
             "sandbox",
             "server",
             "sessions",

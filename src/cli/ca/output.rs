@@ -42,7 +42,7 @@ pub(super) fn device_text(files: &DeviceFiles, share: Option<&str>) -> String {
     format!(
         "  {steps}\n    has the instructions; the files it names are in the same folder\n  the password of these files is  \
          {password}\n\n{share}The password is shown only now and stored nowhere. Files with a private key are secret: .p12, \
-         .mobileconfig and -key.pem.\n",
+         .mobileconfig, .doorward and -key.pem.\n",
         steps = files.steps.display(),
         password = files.password,
     )

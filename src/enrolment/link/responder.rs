@@ -15,7 +15,7 @@ use crate::http::{HTML, Policy, Reply, reply};
 use crate::pki;
 
 /// The forms that are handed over. PEM files are not: their key is not encrypted.
-const OFFERED: [Form; 3] = [Form::Profile, Form::ArchiveCompat, Form::Archive];
+const OFFERED: [Form; 4] = [Form::Profile, Form::ArchiveCompat, Form::Archive, Form::Bundle];
 
 /// Paths that browsers request unasked.
 const BROWSER_PATHS: [&str; 4] =
@@ -74,7 +74,8 @@ impl Responder {
             return message(StatusCode::PAYLOAD_TOO_LARGE, words, words.no_data);
         }
         let device = &self.kit.device;
-        let form = file.and_then(|file| OFFERED.into_iter().find(|form| form.file_name(device) == file));
+        let offered = |form: &Form| self.kit.has(*form) && file == Some(&form.file_name(device));
+        let form = OFFERED.into_iter().find(offered);
         let method = request.method();
         match (self.token.is(first), self.claim.is(first), file, form) {
             (true, _, None, _) if is_read(method) => self.page(request, by, language),
@@ -134,6 +135,8 @@ impl Responder {
         let response = match form {
             // With a Content-Disposition, iOS would save it instead of installing it.
             Form::Profile => ok("application/x-apple-aspen-config", contents),
+            // Text would be shown by a browser instead of saved.
+            Form::Bundle => attachment(ok("application/octet-stream", contents), &form.file_name(&self.kit.device)),
             _ => attachment(ok("application/x-pkcs12", contents), &form.file_name(&self.kit.device)),
         };
         Response { delivery: Some(delivery), ..response }

@@ -64,10 +64,17 @@ pub(super) struct Instructions {
     urls: Vec<String>,
     example_url: String,
     port: u16,
+    has_bundle: bool,
 }
 
 impl Instructions {
-    pub(super) fn new(gate: &Gate, device: &DeviceName, identity: &Identity) -> Result<Self, NotACertificate> {
+    /// `has_bundle`: whether there is a file of the form [`Form::Bundle`].
+    pub(super) fn new(
+        gate: &Gate,
+        device: &DeviceName,
+        identity: &Identity,
+        has_bundle: bool,
+    ) -> Result<Self, NotACertificate> {
         let end = if gate.port == PUBLIC_PORT { "/".to_owned() } else { format!(":{}/", gate.port) };
         let url = |host: &str| format!("https://{host}{end}");
         let urls: Vec<String> = gate.web_names().map(|name| url(name.as_str())).collect();
@@ -88,6 +95,7 @@ impl Instructions {
             urls,
             example_url,
             port: gate.port,
+            has_bundle,
         })
     }
 
@@ -151,7 +159,7 @@ mod tests {
     use super::*;
     use crate::ca::{DeviceAuthority, ServerAuthority};
     use crate::enrolment::{ServerTrust, Service, ServiceKind};
-    use crate::model::names::ServerName;
+    use crate::model::names::{Name, ServerName};
 
     const LINK: &str = "/0123456789abcdef0123456789abcdef";
 
@@ -165,6 +173,7 @@ mod tests {
         let name = DeviceName::parse("alice-phone").expect("a name");
         let device = DeviceAuthority::new().expect("an authority").issue(&name).expect("a device");
         let service = |name: &&str| Service {
+            route: Name::parse("route").expect("a name"),
             server_name: ServerNamePattern::parse(name).expect("a name"),
             kind: match name.split('.').next() {
                 Some("ssh") => ServiceKind::Ssh,
@@ -174,7 +183,8 @@ mod tests {
         };
         let services = names.iter().map(service).collect();
         let identity = Identity::from_certificate(device.certificate(), false).expect("a certificate");
-        Instructions::new(&Gate { trust, services, port }, &name, &identity).expect("instructions")
+        let gate = Gate { trust, services, port, home: None, renewal: None };
+        Instructions::new(&gate, &name, &identity, true).expect("instructions")
     }
 
     #[test]

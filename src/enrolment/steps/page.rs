@@ -84,11 +84,7 @@ impl Page<'_> {
             @for platform in open.iter().chain(others) {
                 (self.section(platform.title(), self.steps(*platform), open.contains(platform)))
             }
-            // The link has no PEM files.
-            @if let Source::Folder = self.source {
-                @let programs = if self.instructions.root.is_some() { words.programs } else { words.programs_public };
-                (self.section(words.programs_title, programs, false))
-            }
+            (self.programs())
             @if let Some(root) = &self.instructions.root {
                 p .quiet.last {
                     @match self.source {
@@ -114,6 +110,23 @@ impl Page<'_> {
             (Platform::Windows, false) => self.words.windows_public,
             (Platform::Linux, true) => self.words.linux,
             (Platform::Linux, false) => self.words.linux_public,
+        }
+    }
+
+    /// The steps for other programs.
+    fn programs(self) -> Markup {
+        let words = self.words;
+        // The link has no PEM files.
+        let has_pem = matches!(self.source, Source::Folder);
+        let pem = if self.instructions.root.is_some() { words.programs } else { words.programs_public };
+        html! {
+            @if has_pem || self.instructions.has_bundle {
+                details {
+                    summary { (words.programs_title) }
+                    @if self.instructions.has_bundle { (self.text(words.join)) }
+                    @if has_pem { (self.text(pem)) }
+                }
+            }
         }
     }
 
@@ -152,6 +165,8 @@ impl Page<'_> {
             "certificate" => html! { (file(Form::Certificate)) },
             "key" => html! { (file(Form::Key)) },
             "ssh_file" => html! { (file(Form::SshConfig)) },
+            "bundle" => html! { (word(&file(Form::Bundle))) },
+            "get_bundle" => self.get(Form::Bundle),
             "get_profile" => self.get(Form::Profile),
             "get_archive" => self.get(Form::Archive),
             "get_archive_compat" => self.get(Form::ArchiveCompat),

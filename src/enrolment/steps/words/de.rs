@@ -70,6 +70,11 @@ pub(super) const WORDS: Words = Words {
 <li>{{open}} Der Browser fragt, welches Zertifikat gezeigt werden soll.</li>
 </ol>"#,
     programs_title: "curl, ssh und andere Programme",
+    join: r#"<p class="first"><b>ssh, Dateifreigaben und andere Programme</b> auf einem Computer, der das Programm <code>doorward</code> hat:</p>
+<ol>
+<li>{{get_bundle}}</li>
+<li>Im Ordner dieser Datei: <code>doorward join {{bundle}}</code>. Es fragt nach dem Passwort des Archivs und sagt, wie jeder Dienst zu erreichen ist.</li>
+</ol>"#,
     programs: r#"<p class="first">Legen Sie <code>{{root_file}}</code>, <code>{{certificate}}</code> und <code>{{key}}</code> in einen Ordner <code>doorward</code> in Ihrem persönlichen Ordner. Der Schlüssel ist nicht verschlüsselt: <code>chmod 600</code>.</p>
 <p><b>curl</b>, in diesem Ordner:</p>
 <pre>{{curl}}</pre>

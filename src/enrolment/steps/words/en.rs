@@ -70,6 +70,11 @@ pub(super) const WORDS: Words = Words {
 <li>{{open}} The browser asks which certificate to show.</li>
 </ol>"#,
     programs_title: "curl, ssh and other programs",
+    join: r#"<p class="first"><b>ssh, file shares and other programs</b>, on a computer that has the program <code>doorward</code>:</p>
+<ol>
+<li>{{get_bundle}}</li>
+<li>In the folder of that file: <code>doorward join {{bundle}}</code>. It asks for the password of the archive, and says how each service is reached.</li>
+</ol>"#,
     programs: r#"<p class="first">Put <code>{{root_file}}</code>, <code>{{certificate}}</code> and <code>{{key}}</code> into a folder <code>doorward</code> in your home folder. The key is not encrypted: <code>chmod 600</code> it.</p>
 <p><b>curl</b>, in that folder:</p>
 <pre>{{curl}}</pre>

@@ -60,6 +60,8 @@ texts! {
     linux_public,
     /// The title of the steps for other programs.
     programs_title,
+    /// The steps for all of them with this program.
+    join,
     /// The steps for other programs.
     programs,
     programs_public,

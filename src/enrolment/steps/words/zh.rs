@@ -70,6 +70,11 @@ pub(super) const WORDS: Words = Words {
 <li>{{open}}浏览器会询问出示哪个证书。</li>
 </ol>"#,
     programs_title: "curl、ssh 及其他程序",
+    join: r#"<p class="first"><b>ssh、文件共享及其他程序</b>，在装有 <code>doorward</code> 程序的电脑上：</p>
+<ol>
+<li>{{get_bundle}}</li>
+<li>在该文件所在的文件夹中执行：<code>doorward join {{bundle}}</code>。它会询问证书文件的密码，并说明如何访问每项服务。</li>
+</ol>"#,
     programs: r#"<p class="first">把 <code>{{root_file}}</code>、<code>{{certificate}}</code> 和 <code>{{key}}</code> 放入主目录下的 <code>doorward</code> 文件夹。密钥没有加密：请执行 <code>chmod 600</code>。</p>
 <p><b>curl</b>，在该文件夹中：</p>
 <pre>{{curl}}</pre>

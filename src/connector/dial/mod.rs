@@ -1,0 +1,65 @@
+//! A TLS connection to a route of a gate.
+
+mod race;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio::io::BufReader;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::fault::{Failure, Fault};
+use super::tls::Tls;
+
+/// How long a gate has until the handshake is done.
+pub const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// rustls asks its socket for 4 KiB at a time: one system call brings as much as there is instead.
+const READ_BUFFER: usize = 128 * 1024;
+
+/// A TLS connection.
+///
+/// **It is not known yet whether the gate admits the device.** In TLS 1.3 a client is done before the server has looked at its
+/// certificate (RFC 8446 section 2): that is known once something is received.
+pub type Stream = TlsStream<BufReader<TcpStream>>;
+
+/// Where a route is.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// The host to dial: a name or an IP address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The name that the gate is asked for, and that its certificate must have.
+    pub server_name: ServerName<'static>,
+}
+
+/// A connection that was made.
+#[derive(Debug)]
+pub struct Connected {
+    /// The connection.
+    pub stream: Stream,
+    /// The address that answered.
+    pub address: SocketAddr,
+}
+
+/// Connects to a route.
+pub async fn connect(endpoint: &Endpoint, tls: &Tls) -> Result<Connected, Failure> {
+    connect_until(endpoint, tls, Instant::now() + TIMEOUT).await
+}
+
+async fn connect_until(endpoint: &Endpoint, tls: &Tls, deadline: Instant) -> Result<Connected, Failure> {
+    let (stream, address) = race::connect(&endpoint.host, endpoint.port, deadline).await.map_err(Failure::Unreached)?;
+    let stream = BufReader::with_capacity(READ_BUFFER, stream);
+    let handshake = TlsConnector::from(tls.config()).connect(endpoint.server_name.clone(), stream);
+    let failed = |fault| Failure::Gate { address, fault };
+    match timeout_at(deadline, handshake).await {
+        Ok(Ok(stream)) => Ok(Connected { stream, address }),
+        Ok(Err(error)) => Err(failed(Fault::of(&error, tls))),
+        Err(_) => Err(failed(Fault::Silent)),
+    }
+}

@@ -1,0 +1,194 @@
+//! One session: bytes from a local program to the gate and back, until both sides have ended.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf, split};
+use tokio::time::{sleep, timeout};
+
+use super::dial::Stream;
+use super::fault::Fault;
+use super::tls::Tls;
+
+/// How much is moved at a time. It holds four records of TLS, and as much as a pipe.
+const BUFFER: usize = 64 * 1024;
+
+/// How long the local program may be silent after the gate has ended its side. A program that has read the end may still have
+/// something to send; one that does nothing at all would keep the session for ever, since a service that has gone altogether
+/// looks the same from here.
+pub const SILENT_AFTER_END: Duration = Duration::from_secs(3);
+
+/// How long each side has to take the last bytes of a session that was ended here.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How long the gate has to say why it takes no more bytes.
+const LAST_WORD: Duration = Duration::from_secs(5);
+
+/// What was moved so far.
+#[derive(Debug, Default)]
+pub struct Moved {
+    to_gate: AtomicU64,
+    from_gate: AtomicU64,
+    /// What this counts for as well.
+    total: Option<Arc<Self>>,
+}
+
+impl Moved {
+    /// For one of several sessions that are counted together.
+    pub fn part_of(total: Arc<Self>) -> Self {
+        Self { total: Some(total), ..Self::default() }
+    }
+
+    fn count(&self, which: fn(&Self) -> &AtomicU64, bytes: u64) {
+        which(self).fetch_add(bytes, Ordering::Relaxed);
+        if let Some(total) = &self.total {
+            which(total).fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes that the gate was sent.
+    pub fn to_gate(&self) -> u64 {
+        self.to_gate.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that came from the gate. More than none: the device was admitted.
+    pub fn from_gate(&self) -> u64 {
+        self.from_gate.load(Ordering::Relaxed)
+    }
+}
+
+/// How a session has ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum End {
+    /// Both sides said that they were done, or the local program does not read any more.
+    Orderly,
+    /// This program was told to stop.
+    Stopped,
+    /// Before anything came from the gate.
+    Refused(Fault),
+    /// Later: bytes may be missing.
+    Cut(Fault),
+}
+
+/// Moves bytes both ways until the end, or until it is to `stop`.
+pub async fn run<R, W>(local: (R, W), gate: Stream, tls: &Tls, moved: &Moved, stop: impl Future<Output = ()>) -> End
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let (mut local_reader, mut local_writer) = local;
+    let (mut gate_reader, mut gate_writer) = split(gate);
+    let mut up = Box::pin(async {
+        match copy(&mut local_reader, &mut gate_writer, |bytes| moved.count(|moved| &moved.to_gate, bytes)).await {
+            // A program whose output cannot be read has ended.
+            Ok(()) | Err(Broken::Reader(_)) => gate_writer.shutdown().await.is_ok(),
+            Err(Broken::Writer) => false,
+        }
+    });
+    let mut down = Box::pin(async {
+        let copied =
+            copy(&mut gate_reader, &mut local_writer, |bytes| moved.count(|moved| &moved.from_gate, bytes)).await;
+        // A program that does not read any more may have the end already.
+        let _ = local_writer.shutdown().await;
+        copied
+    });
+    let mut stop = Box::pin(stop);
+    let mut up_is_done = false;
+    let came_down = loop {
+        tokio::select! {
+            biased;
+            came_down = &mut down => break Some(came_down),
+            () = &mut stop => break None,
+            taken = &mut up, if !up_is_done => {
+                up_is_done = true;
+                if !taken {
+                    // The gate has closed; why, is in what it sent before.
+                    let last = timeout(LAST_WORD, &mut down).await;
+                    break Some(last.unwrap_or_else(|_| Err(Broken::Reader(io::ErrorKind::BrokenPipe.into()))));
+                }
+            }
+        }
+    };
+    let end = match came_down {
+        None => End::Stopped,
+        // As after SIGPIPE.
+        Some(Err(Broken::Writer)) => End::Orderly,
+        Some(Err(Broken::Reader(error))) => {
+            let fault = Fault::of(&error, tls);
+            return if moved.from_gate() == 0 { End::Refused(fault) } else { End::Cut(fault) };
+        }
+        Some(Ok(())) => {
+            while !up_is_done {
+                let before = moved.to_gate();
+                tokio::select! {
+                    biased;
+                    () = &mut stop => break,
+                    _ = &mut up => up_is_done = true,
+                    () = sleep(SILENT_AFTER_END) => up_is_done = moved.to_gate() == before,
+                }
+            }
+            End::Orderly
+        }
+    };
+    // Each side is told that this was all, where it does not know.
+    drop((up, down));
+    let _ = timeout(FAREWELL, async { tokio::join!(gate_writer.shutdown(), local_writer.shutdown()) }).await;
+    end
+}
+
+/// Which side of a copy failed.
+#[derive(Debug)]
+enum Broken {
+    Reader(io::Error),
+    Writer,
+}
+
+/// Copies to the end of the reader, and counts what the writer has taken.
+async fn copy<R, W>(reader: &mut R, writer: &mut W, count: impl Fn(u64)) -> Result<(), Broken>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let mut gathered = ReadBuf::new(&mut buffer);
+        let ended = std::future::poll_fn(|cx| gather(reader, cx, &mut gathered)).await;
+        let bytes = gathered.filled();
+        if !bytes.is_empty() {
+            writer.write_all(bytes).await.map_err(|_| Broken::Writer)?;
+            // What the last write left in a buffer would wait for the next one.
+            writer.flush().await.map_err(|_| Broken::Writer)?;
+            count(bytes.len() as u64);
+        }
+        match ended {
+            None => {}
+            Some(Ok(())) => return Ok(()),
+            Some(Err(error)) => return Err(Broken::Reader(error)),
+        }
+    }
+}
+
+/// Waits for bytes, and takes all that are there: TLS gives one record at a time. Returns the end or the error that came after
+/// them, which is not asked for twice: a terminal would wait for another Ctrl-D.
+fn gather<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    cx: &mut Context<'_>,
+    into: &mut ReadBuf<'_>,
+) -> Poll<Option<io::Result<()>>> {
+    loop {
+        let before = into.filled().len();
+        match Pin::new(&mut *reader).poll_read(cx, into) {
+            Poll::Pending if before == 0 => return Poll::Pending,
+            Poll::Pending => return Poll::Ready(None),
+            Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
+            Poll::Ready(Ok(())) if into.filled().len() == before => return Poll::Ready(Some(Ok(()))),
+            Poll::Ready(Ok(())) if into.remaining() == 0 => return Poll::Ready(None),
+            Poll::Ready(Ok(())) => {}
+        }
+    }
+}
