@@ -1,6 +1,7 @@
 //! What all connections of a running gate share.
 
 mod issuance;
+mod renewals;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};

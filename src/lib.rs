@@ -54,6 +54,7 @@ pub mod pki;
 pub mod proxy_protocol;
 pub mod relay;
 pub mod reload;
+pub mod renewal;
 pub mod route;
 pub mod sandbox;
 pub mod server;

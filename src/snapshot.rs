@@ -23,6 +23,7 @@ use crate::model::identity::{Chain, Identity};
 use crate::model::names::{Name, ServerName, ServerNamePattern};
 use crate::model::rejection::{Cause, Health, Reason};
 use crate::model::starttls::Starttls;
+use crate::renewal::RenewalService;
 use crate::route::RouteTable;
 
 /// The routes and timeouts of one configuration. Built whole or not at all, and never changed.
@@ -30,7 +31,7 @@ use crate::route::RouteTable;
 pub struct Snapshot {
     /// The routes by server name.
     pub routes: RouteTable<Route>,
-    /// The routes in the order of the configuration.
+    /// The routes in the order of the configuration; the renewal of certificates is none of them.
     pub in_order: Vec<Arc<Route>>,
     by_name: HashMap<Name, Arc<Route>>,
     /// Whether a route has clients that ask for TLS by this protocol.
@@ -58,6 +59,8 @@ pub struct Route {
     pub wake: Option<Wake>,
     /// The protocol by which its clients may ask for TLS.
     pub starttls: Option<Starttls>,
+    /// What answers its clients instead of a backend: the renewal of certificates has none.
+    pub renewal: Option<Arc<RenewalService>>,
     /// How it decides about clients.
     pub access: RouteAccess,
 }
@@ -90,7 +93,7 @@ pub struct InvalidRoute {
 
 /// The authorities of the owner: those that any route trusts, and those of the inventory.
 fn known_authorities(config: &Config) -> impl Iterator<Item = &CertificateDer<'static>> {
-    let terminating = config.routes.iter().filter_map(|route| match &route.mode {
+    let terminating = config.served().filter_map(|route| match &route.mode {
         RouteMode::Terminate(terminate) => Some(terminate),
         RouteMode::Passthrough => None,
     });
@@ -120,7 +123,10 @@ impl Snapshot {
         let mut authorities: HashMap<*const ClientAuth, Arc<Authorities>> = HashMap::new();
         // What is known of backends that are checked as before stays known.
         let mut checks: Vec<Arc<Checked>> = former.map(Self::checks).unwrap_or_default();
-        for route in &config.routes {
+        let renewal = config.renewal.as_ref().map(|renewal| &renewal.route);
+        let mut by_name = HashMap::new();
+        for route in config.served() {
+            let renews = renewal.is_some_and(|renewal| std::ptr::eq(renewal, route));
             let invalid = |error| InvalidRoute { route: route.name.clone(), error };
             let access = match &route.mode {
                 RouteMode::Passthrough => RouteAccess::Passthrough(PassthroughPolicy::configured()),
@@ -153,14 +159,17 @@ impl Snapshot {
                 send_proxy_protocol: route.send_proxy_protocol,
                 wake: route.wake.clone(),
                 starttls: route.starttls(),
+                renewal: if renews { RenewalService::of(config) } else { None },
                 access,
             });
             for pattern in &route.server_names {
                 routes.insert(pattern.clone(), Arc::clone(&built));
             }
-            in_order.push(built);
+            by_name.insert(route.name.clone(), Arc::clone(&built));
+            if !renews {
+                in_order.push(built);
+            }
         }
-        let by_name = in_order.iter().map(|route| (route.name.clone(), Arc::clone(route))).collect();
         let canaries = config.canaries.iter().flat_map(|canary| {
             canary.server_names.iter().map(|server_name| (server_name.clone(), canary.name.clone()))
         });

@@ -3,6 +3,7 @@
 //! Nothing here prints or asks: results and errors are values, and a passphrase comes from a
 //! [`PassphrasePrompt`](signer::PassphrasePrompt).
 
+pub mod approve;
 pub mod authority;
 pub mod create;
 pub mod device_files;

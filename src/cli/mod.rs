@@ -104,6 +104,12 @@ enum Command {
     /// joining one again brings a renewed certificate.
     #[command(after_help = connector::join::EXAMPLE)]
     Join(connector::join::JoinArgs),
+    /// Renew this device's certificate through the gate of a home that it has joined
+    ///
+    /// The key stays on this device. The owner of the gate has to approve it, unless that is automatic there: run it again, or with
+    /// --wait. The certificate in use stays until the gate has taken the new one.
+    #[command(after_help = connector::renew::EXAMPLE)]
+    Renew(connector::renew::RenewArgs),
     /// Run the gate
     ///
     /// Logs one line on stdout for every connection that was refused or has ended. SIGTERM or SIGINT (Ctrl-C) stops it:
@@ -157,6 +163,18 @@ enum Command {
     /// Sends a message that says that it is a test, and prints the answer. The exit code is 11 if a receiver does not take it.
     #[command(after_help = notify::EXAMPLE)]
     Notify(notify::NotifyArgs),
+    /// Connect standard input and output to a service of a home: for ssh and other programs that cannot show a certificate
+    ///
+    /// For a device whose file was taken over by "doorward join". If the gate refuses the device, a sentence on stderr says why, and
+    /// what to do.
+    #[command(after_help = connector::connect::EXAMPLE)]
+    Connect(connector::connect::ConnectArgs),
+    /// Offer services of a home on local ports: SMB, databases, any program that cannot show a certificate
+    ///
+    /// Runs until SIGTERM or Ctrl-C. Only programs on this machine can connect to the ports. Each connection is made anew, so that a
+    /// laptop can sleep and change its network; new files of the device are used once they are there.
+    #[command(after_help = connector::forward::EXAMPLE)]
+    Forward(connector::forward::ForwardArgs),
     /// Show a page of the manual, or the help of a command
     ///
     /// The manual is part of the program: nothing is read from elsewhere. On a terminal it is shown by the program that
@@ -299,6 +317,7 @@ pub fn main() -> ExitCode {
         Command::Certificate(args) => certificate::run(&args),
         Command::Share(args) => share::run(&args),
         Command::Join(args) => connector::join::run(&args),
+        Command::Renew(args) => connector::renew::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
@@ -313,6 +332,8 @@ pub fn main() -> ExitCode {
         Command::Notify(args) => notify::run(&args),
         Command::Notifier(args) => notify::send(&args),
         Command::AcmeAgent(args) => run::order(&args),
+        Command::Connect(args) => connector::connect::run(&args),
+        Command::Forward(args) => connector::forward::run(&args),
         Command::Help(args) => help::run(&args),
         Command::Generate(args) => help::generate(&args),
     }

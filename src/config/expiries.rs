@@ -10,7 +10,7 @@ use crate::model::identity::Identity;
 /// All that expires, the next first, each once.
 pub fn expiries(config: &Config) -> Vec<Expiry> {
     let mut all = Vec::new();
-    for route in &config.routes {
+    for route in config.served() {
         let RouteMode::Terminate(terminate) = &route.mode else { continue };
         if terminate.certificate.source != CertificateSource::Temporary
             && let Some(leaf) = terminate.certificate.certified_key.cert.first()

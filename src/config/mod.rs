@@ -55,7 +55,7 @@ use credentials::Credentials;
 pub(crate) use error::START_ANEW;
 pub use error::{ConfigError, ConfigErrors};
 use file_states::Seen;
-use raw::{Raw, RawControl, RawHistory};
+use raw::{Raw, RawControl, RawHistory, RawRenewal};
 pub(crate) use report::MayRead;
 use report::{Place, Problem, Report};
 pub(crate) use suggest::nearest;
@@ -191,6 +191,19 @@ pub fn load_history(file: &Path) -> Result<checked::History, ConfigErrors> {
         let history = check::history::check(&raw, report);
         report.finish()?;
         history.ok_or_else(|| ConfigErrors::new(Vec::new()))
+    })
+}
+
+/// Reads the key `folder` of the section `[renewal]` alone; `None` if there is no such section.
+///
+/// # Errors
+/// As [`load_history`].
+pub fn load_renewal_folder(file: &Path) -> Result<Option<checked::RenewalFolder>, ConfigErrors> {
+    read_document(&text_of(file)?, file, &everything(), |document, report| {
+        let raw = RawRenewal::read_alone(document, report);
+        let folder = check::renewal::folder_alone(&raw, report);
+        report.finish()?;
+        folder.ok_or_else(|| ConfigErrors::new(Vec::new()))
     })
 }
 

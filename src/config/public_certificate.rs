@@ -7,7 +7,7 @@ use crate::model::public_certificate::{IssuedCertificate, PublicCertificate};
 /// What is shown as the public certificate; `None` if the configuration wants none.
 pub fn public_certificate(config: &Config) -> Option<PublicCertificate> {
     let acme = config.acme.as_ref()?;
-    let certificates = config.routes.iter().filter_map(|route| match &route.mode {
+    let certificates = config.served().filter_map(|route| match &route.mode {
         RouteMode::Terminate(terminate) => Some(&terminate.certificate),
         RouteMode::Passthrough => None,
     });

@@ -4,6 +4,7 @@ mod acme;
 mod acme_dns;
 mod backend_tls;
 mod health;
+mod renewal;
 mod route;
 
 use std::cell::RefCell;
@@ -15,6 +16,7 @@ pub(super) use self::acme::{RawAcme, RawEab};
 pub(super) use self::acme_dns::RawDns;
 pub(super) use self::backend_tls::RawBackendTls;
 pub(super) use self::health::RawHealth;
+pub(super) use self::renewal::RawRenewal;
 pub(super) use self::route::{RawRoute, RawWake};
 use super::reader::{Purpose, Scalar, Table};
 use super::report::{Given, Place, Report, Text};
@@ -42,6 +44,7 @@ pub(super) struct Raw {
     pub(super) log: RawLog,
     pub(super) history: RawHistory,
     pub(super) notify: Given<RawNotify>,
+    pub(super) renewal: Given<RawRenewal>,
     pub(super) sandbox: RawSandbox,
 }
 
@@ -168,6 +171,7 @@ impl Raw {
         let raw = Self {
             control: RawControl::find(&mut root, report),
             notify: RawNotify::find(&mut root, report),
+            renewal: RawRenewal::find(&mut root, report),
             kernel_tls: root.text("kernel_tls", "\"off\"", report),
             strength: root.scalar("strength", "256", report),
             watch: root.text("watch", "\"on\"", report),

@@ -12,7 +12,7 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 use x509_parser::x509::X509Name;
 
 use super::ConfigError;
-use super::checked::{ClientAuth, Config, DenyList, NewerList, RevocationList, RouteMode, TrustKind};
+use super::checked::{ClientAuth, Config, DenyList, NewerList, Renewal, RevocationList, RouteMode, TrustKind};
 use crate::model::identity::{Serial, Sha256, text};
 use crate::model::names::Name;
 use crate::pki;
@@ -221,7 +221,7 @@ impl Config {
         let mut made: HashMap<(*const ClientAuth, Option<&Name>), Arc<ClientAuth>> = HashMap::new();
         let mut routes = Vec::with_capacity(self.routes.len());
         let mut changed = false;
-        for route in &self.routes {
+        for route in self.served() {
             let mut route = route.clone();
             if let RouteMode::Terminate(terminate) = &mut route.mode {
                 let own = tightening.deny_on.get_key_value(&route.name);
@@ -241,7 +241,9 @@ impl Config {
         let mut tickets = self.tickets.clone();
         tickets.keys.retain(|key| !tightening.withdrawn_keys.contains(&key.id));
         changed |= tickets != self.tickets;
-        changed.then(|| Self { routes, tickets, ..self.clone() })
+        let renewal =
+            self.renewal.as_ref().and_then(|renewal| Some(Renewal { route: routes.pop()?, ..renewal.clone() }));
+        changed.then(|| Self { routes, renewal, tickets, ..self.clone() })
     }
 }
 

@@ -18,7 +18,7 @@ pub fn not_in_force(config: &Config) -> Vec<NotInForce> {
         return Vec::new();
     }
     let mut found: Vec<NotInForce> = Vec::new();
-    for route in &config.routes {
+    for route in config.served() {
         let RouteMode::Terminate(terminate) = &route.mode else { continue };
         for certificate in accepted(&terminate.client_auth, &revoked) {
             let serial = certificate.serial.to_string();

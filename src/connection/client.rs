@@ -7,8 +7,7 @@ use tokio::time::sleep;
 
 use super::{Established, Tls};
 use crate::admission::{Admitted, Last, Parting, Refused};
-use crate::backends::dial::Dialed;
-use crate::backends::opened::Connection;
+use crate::backends::dial::Connection;
 use crate::client_hello::Hello;
 use crate::config::checked::SendProxyProtocol;
 use crate::gate::Gate;
@@ -89,11 +88,11 @@ impl Client {
     pub(super) fn established(
         self,
         path: Path,
-        dialed: Dialed,
+        connection: Connection,
         limits: Limits,
         told: Arc<Handle>,
     ) -> Result<Established, Rejection> {
-        let (admitted, tls) = match (self, dialed.connection) {
+        let (admitted, tls) = match (self, connection) {
             (Self::Raw(hello), Connection::Plain(backend)) => (hello.admitted, Tls::Passthrough(backend)),
             // The configuration rules it out.
             (Self::Raw(_), Connection::Tls(_)) => {

@@ -2,6 +2,7 @@
 
 mod client;
 mod log;
+mod renewal;
 mod steps;
 mod validator;
 
@@ -129,7 +130,7 @@ async fn begin(accepted: Accepted, gate: Arc<Gate>) -> Option<Rest> {
 /// From accept to an open backend.
 async fn establish(
     accepted: Accepted,
-    gate: &Gate,
+    gate: &Arc<Gate>,
     snapshot: &Snapshot,
     log: &mut ConnectionLog,
 ) -> Result<Established, Ended> {
@@ -137,6 +138,9 @@ async fn establish(
     let permitted = gate.draining.run_until_cancelled(let_in(accepted, gate, snapshot, log)).await;
     let permitted = permitted.unwrap_or_else(|| Err(draining().into()))?;
 
+    if let Some(service) = permitted.route.renewal.clone() {
+        return renewal::answer(permitted, &service, gate, &snapshot.timeouts, log);
+    }
     // On the heap, like everything large: most connections never get here.
     Box::pin(reach(permitted, gate, &snapshot.timeouts, log)).await
 }
@@ -272,7 +276,7 @@ async fn reach(
     log.dialed(dialed.as_mut().ok(), begun);
 
     match dialed {
-        Ok(dialed) => Ok(client.established(path, dialed, limits, told)?),
+        Ok(dialed) => Ok(client.established(path, dialed.connection, limits, told)?),
         Err(Interrupted::Order(Order { reason: reason @ CloseReason::CutByHand, .. }) | Interrupted::Left(reason)) => {
             let summary = RelaySummary::without_payload(reason, path);
             Err(Ended::Cut(summary, client.close()))

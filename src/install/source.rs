@@ -84,7 +84,7 @@ impl Named {
         // They hold secrets.
         config.notify.files.iter().try_for_each(|file| add(file, Kind::Key))?;
         config.tickets.keys.iter().try_for_each(|key| add(&key.file, Kind::Key))?;
-        for route in &config.routes {
+        for route in config.served() {
             let RouteMode::Terminate(terminate) = &route.mode else { continue };
             add(&terminate.certificate.chain_file, Kind::Public)?;
             add(&terminate.certificate.key_file, Kind::Key)?;

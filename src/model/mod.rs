@@ -14,6 +14,7 @@ pub mod public_certificate;
 pub mod public_name;
 pub mod rate_limit;
 pub mod rejection;
+pub mod renewal;
 pub mod service;
 pub mod shell;
 pub mod source;

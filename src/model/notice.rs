@@ -18,6 +18,8 @@ pub enum NoticeEvent {
     Expiring,
     /// The public certificate could not be renewed; or, after that, it was.
     RenewalFailed,
+    /// A device has asked for its next certificate through the gate.
+    RenewalRequested,
     /// A changed configuration was refused.
     ReloadFailed,
     /// A right was taken away, and the gate may still grant it.
@@ -54,13 +56,14 @@ pub enum NoticeOutcome {
 
 impl NoticeEvent {
     /// Every event.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Impostor,
         Self::NewDevice,
         Self::BackendDown,
         Self::BackendUp,
         Self::Expiring,
         Self::RenewalFailed,
+        Self::RenewalRequested,
         Self::ReloadFailed,
         Self::RevocationNotInForce,
     ];
@@ -74,6 +77,7 @@ impl NoticeEvent {
             Self::BackendUp => "backend_up",
             Self::Expiring => "expiring",
             Self::RenewalFailed => "renewal_failed",
+            Self::RenewalRequested => "renewal_requested",
             Self::ReloadFailed => "reload_failed",
             Self::RevocationNotInForce => "revocation_not_in_force",
         }
@@ -84,7 +88,7 @@ impl NoticeEvent {
         match self {
             Self::Impostor | Self::RevocationNotInForce => NoticePriority::Urgent,
             Self::BackendDown | Self::RenewalFailed | Self::ReloadFailed => NoticePriority::High,
-            Self::NewDevice | Self::Expiring => NoticePriority::Normal,
+            Self::NewDevice | Self::Expiring | Self::RenewalRequested => NoticePriority::Normal,
             Self::BackendUp => NoticePriority::Low,
         }
     }

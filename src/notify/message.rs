@@ -109,6 +109,11 @@ impl Notice {
                 "The last of 3 orders failed today 21:40:12 at letsencrypt: nas.home.example: 198.51.100.7: Connection refused. The one \
                  in use is valid until 2027-02-26. To see more: doorward status",
             ),
+            NoticeEvent::RenewalRequested => (
+                "alice-laptop asks for its next certificate",
+                "alice-laptop has sent a request from 198.51.100.20, with the key that it has. To issue it: doorward ca approve \
+                 alice-laptop",
+            ),
             NoticeEvent::ReloadFailed => {
                 ("The new configuration was refused", "The gate keeps the one before. To see why: doorward check")
             }
@@ -208,6 +213,7 @@ const fn tag(event: NoticeEvent) -> &'static str {
         NoticeEvent::BackendDown => "red_circle",
         NoticeEvent::BackendUp => "green_circle",
         NoticeEvent::Expiring => "hourglass",
+        NoticeEvent::RenewalRequested => "incoming_envelope",
         NoticeEvent::RenewalFailed | NoticeEvent::ReloadFailed => "warning",
     }
 }

@@ -102,6 +102,23 @@ pub(crate) fn renewed(names: &str, failed: u32, next: Option<String>) -> Text {
     }
 }
 
+/// A device has asked for its next certificate.
+pub(crate) fn renewal_requested(device: &str, same_key: bool, source: IpAddr) -> Text {
+    let source = source.to_canonical();
+    let key = if same_key { "the key that it has" } else { "a new key" };
+    let device_word = word(device);
+    Text {
+        title: format!("{device} asks for its next certificate"),
+        message: format!(
+            "{device} has sent a request from {source}, with {key}. To see it: doorward ca requests. To issue the certificate: \
+             doorward ca approve {device_word}{}",
+            if same_key { "" } else { " --new-key" }
+        ),
+        source: Some(source.to_string()),
+        ..Text::default()
+    }
+}
+
 /// Rights were taken away, and a reload could not put that in force.
 pub(crate) fn revocation_not_in_force(why: &[String]) -> Text {
     Text {

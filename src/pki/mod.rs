@@ -1,15 +1,17 @@
 //! X.509, PKCS#12 and revocation lists: read, write and inspect. What is issued, and for how long, is policy of
 //! [`crate::ca`].
 //!
-//! X.509 is written by `rcgen` and PKCS#12 by `p12-keystore`; nothing here encodes ASN.1 by hand.
+//! X.509 is written by `rcgen`, PKCS#12 by `p12-keystore` and CMS by `yasna`; nothing here encodes ASN.1 by hand.
 
 mod archive;
 mod authority;
+pub mod certs_only;
 mod der_fields;
 pub mod inspect;
 pub mod keys;
 pub(crate) mod pem;
 pub mod public;
+mod request;
 mod signature;
 pub mod temporary;
 pub mod validation_errors;
@@ -23,6 +25,7 @@ pub(crate) use authority::{fits_common_name, subject};
 
 pub(crate) use der_fields::public_key;
 pub use der_fields::{Parts, Signed};
+pub use request::{CertificateRequest, InvalidRequest};
 pub use signature::{Algorithms, NotSigned, choose, verify};
 
 /// A certificate, key, revocation list or archive could not be read or made.

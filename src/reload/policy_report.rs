@@ -201,7 +201,7 @@ fn other_clients(all: bool) -> [SampleClient; 3] {
 }
 
 fn terminating(config: &Config) -> impl Iterator<Item = (&Route, &Terminate)> {
-    config.routes.iter().filter_map(|route| match &route.mode {
+    config.served().filter_map(|route| match &route.mode {
         RouteMode::Terminate(terminate) => Some((route, &**terminate)),
         RouteMode::Passthrough => None,
     })

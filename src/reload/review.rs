@@ -42,7 +42,7 @@ impl LastReview {
 }
 
 fn lists(config: &Config) -> HashSet<Sha256> {
-    let auths = config.routes.iter().filter_map(|route| match &route.mode {
+    let auths = config.served().filter_map(|route| match &route.mode {
         RouteMode::Terminate(terminate) => Some(&terminate.client_auth),
         RouteMode::Passthrough => None,
     });

@@ -87,7 +87,7 @@ impl From<&RevocationList> for ListFacts {
 }
 
 fn in_force(config: &Config, authority: Option<&CertificateDer<'_>>) -> Vec<RouteInForce> {
-    let routes = config.routes.iter().filter_map(|route| match &route.mode {
+    let routes = config.served().filter_map(|route| match &route.mode {
         RouteMode::Terminate(terminate) => Some((route, terminate)),
         RouteMode::Passthrough => None,
     });
@@ -167,8 +167,7 @@ fn acceptable(new: &RevocationList, authority: &CertificateDer<'_>) -> Result<()
 fn is_in_force(config: &Config, new: &RevocationList, authority: &CertificateDer<'_>) -> Result<(), Refusal> {
     let words = describe_list(new);
     let auths: Vec<&ClientAuth> = config
-        .routes
-        .iter()
+        .served()
         .filter_map(|route| match &route.mode {
             RouteMode::Terminate(terminate) => Some(&*terminate.client_auth),
             RouteMode::Passthrough => None,

@@ -79,7 +79,7 @@ fn parts(tightening: &Tightening) -> Vec<Tightening> {
 
 /// Whether a route has the list.
 fn has(config: &Config, list: &NewerList) -> bool {
-    config.routes.iter().any(|route| match &route.mode {
+    config.served().any(|route| match &route.mode {
         RouteMode::Terminate(terminate) => {
             terminate.client_auth.all_lists().any(|other| other.sha256 == list.list.sha256)
         }

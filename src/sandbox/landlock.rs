@@ -92,7 +92,7 @@ fn rules(needs: &Needs) -> Result<LandlockStatus, RulesetError> {
         .add_rules(path_beneath_rules(needs.reads(), read))?
         .add_rules(path_beneath_rules(needs.log_folders(), log))?
         .add_rules(path_beneath_rules(needs.log.iter(), AccessFs::ReadFile | AccessFs::WriteFile))?
-        .add_rules(path_beneath_rules(needs.history_folder(), history))?
+        .add_rules(path_beneath_rules(needs.state_folders(), history))?
         .add_rules(path_beneath_rules(needs.control_folders(), control))?
         .add_rules(ports(needs.connect_ports(), AccessNet::ConnectTcp))?
         .add_rules(ports(needs.bind_ports(), AccessNet::BindTcp))?

@@ -51,6 +51,8 @@ pub(crate) struct Needs {
     pub(super) log: Option<PathBuf>,
     /// The folder of the history, or of the public certificate in the process that orders it, if it is there.
     pub(super) history: Option<PathBuf>,
+    /// The folder of requests for certificates.
+    pub(super) renewal: Option<PathBuf>,
     /// The control socket, whose file the gate removes when it stops.
     pub(super) control: Option<PathBuf>,
     /// That of a gate that this process replaces, if it is another one: its file is removed when that one accepts no more.
@@ -66,7 +68,12 @@ pub(crate) struct Needs {
 impl Needs {
     /// Whether there is a file to write: a log or a history.
     pub(super) const fn writes_files(&self) -> bool {
-        self.log.is_some() || self.history.is_some()
+        self.log.is_some() || self.replaces_files()
+    }
+
+    /// Whether files are written beside their predecessors, and then renamed.
+    pub(super) const fn replaces_files(&self) -> bool {
+        self.history.is_some() || self.renewal.is_some()
     }
 
     /// Those of a gate with this configuration, and these runtime folders of the service manager.
@@ -85,6 +92,7 @@ impl Needs {
             files,
             log,
             history: config.history.folder.of_this_process(),
+            renewal: config.renewal.as_ref().map(|renewal| renewal.folder.of_this_process()),
             control: config.control.socket.path(runtime_folders),
             former_control: None,
             listeners: config.listeners.iter().map(|one| (one.name.to_string(), one.address)).collect(),
@@ -152,9 +160,14 @@ impl Needs {
         reads
     }
 
-    /// The folder of the history, if nothing that the gate must not change is in it: a right to a folder is one to all that is below.
-    pub(super) fn history_folder(&self) -> Option<&Path> {
-        let folder = self.history.as_deref()?;
+    /// The folders of the history and of requests, if nothing that the gate must not change is in them: a right to a folder is one to
+    /// all that is below.
+    pub(super) fn state_folders(&self) -> impl Iterator<Item = &Path> {
+        let folders = self.history.iter().chain(&self.renewal);
+        folders.filter_map(|folder| self.state_folder(folder))
+    }
+
+    fn state_folder<'a>(&self, folder: &'a Path) -> Option<&'a Path> {
         let real = folder.canonicalize().ok()?;
         let program = std::env::current_exe().ok();
         // One that is not there yet is judged by its folders.

@@ -298,7 +298,7 @@ fn conditional(needs: &Needs) -> Result<Rules, BackendError> {
         // A new file has its own mode, whatever the umask.
         rules.insert(libc::SYS_fchmod, Vec::new());
     }
-    if needs.history.is_some() {
+    if needs.replaces_files() {
         rules.extend(REPLACING.iter().map(|call| (*call, Vec::new())));
     }
     Ok(rules)

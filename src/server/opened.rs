@@ -17,6 +17,7 @@ use crate::handover::{Launcher, Predecessor, Taken, TakenListener, Unavailable};
 use crate::history;
 use crate::listener::{self, BindError, Listener};
 use crate::relay::Support;
+use crate::renewal::folder::RequestFolder;
 use crate::sys::ktls;
 
 /// The metrics listener in an error.
@@ -113,6 +114,10 @@ impl Opened {
         if let Some(acme) = &config.acme {
             // For the sandbox as well. The process that writes there says what is in the way.
             let _ = Store::new(&acme.state.of_this_process()).make_folders();
+        }
+        if let Some(renewal) = &config.renewal {
+            // Requests are answered with what is in the way.
+            let _ = RequestFolder::new(&renewal.folder.of_this_process()).make();
         }
         let runtime_folders = std::env::var_os("RUNTIME_DIRECTORY");
         let mut control_error = None;

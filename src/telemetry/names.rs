@@ -41,6 +41,8 @@ pub const CERTIFICATE_EXPIRY: &str = "doorward_certificate_expiry_timestamp_seco
 pub const CERTIFICATE_EXPIRY_WARNING: &str = "doorward_certificate_expiry_warning_timestamp_seconds";
 /// Orders for the public certificate. Labels: `outcome`.
 pub const ACME_RENEWALS: &str = "doorward_acme_renewals_total";
+/// Devices that asked for their next certificate. Labels: `outcome`.
+pub const RENEWAL_REQUESTS: &str = "doorward_renewal_requests_total";
 /// Sessions that were cut because they are no longer admitted. Labels: `reason`.
 pub const SESSIONS_CUT: &str = "doorward_sessions_cut_total";
 /// Time from the event that cuts a session to its end.
@@ -102,6 +104,7 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         "From when on the gate warns that a certificate or revocation list expires, in seconds since 1970.",
     ),
     (ACME_RENEWALS, Kind::Counter, "Orders for the public certificate that have ended, by outcome."),
+    (RENEWAL_REQUESTS, Kind::Counter, "Requests of devices for their next certificate, by outcome."),
     (SESSIONS_CUT, Kind::Counter, "Connections that were cut because they are no longer admitted, by reason."),
     (REVOCATION_LAG, Kind::Histogram, "Time from the event that cuts a connection, such as a reload, to its end."),
     (CONFIG_RELOADS, Kind::Counter, "Reloads of the configuration."),

@@ -1,6 +1,7 @@
 //! Orders without a gate: its ACME agent as a process of its own, with the test in the place of the gate. Pebble does not look at challenges here,
 //! unless a test says so.
 
+use std::cell::Cell;
 use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
@@ -146,6 +147,23 @@ impl Home {
         self.agent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Another process for the same folder, which is told to order now.
+    pub(crate) fn another(&self) -> Agent {
+        let agent = self.left_alone();
+        agent.send(&json!("renew"));
+        agent
+    }
+
+    /// A process that orders when it finds it right.
+    pub(crate) fn left_alone(&self) -> Agent {
+        Agent::start(self.folder.path(), &self.before, &self.offered)
+    }
+
+    /// What the agent waits for, in seconds since 1970.
+    pub(crate) fn next_at(&self) -> i64 {
+        self.agent().as_ref().unwrap().next_at.get().unwrap()
+    }
+
     /// One attempt. Starts the agent if it does not run; if it has a reason to wait, it is told not to.
     #[track_caller]
     pub(crate) fn attempt(&self) -> Outcome {
@@ -271,7 +289,7 @@ impl Drop for Home {
 }
 
 /// A running agent.
-struct Agent {
+pub(crate) struct Agent {
     child: Child,
     end: Option<Arc<OwnedFd>>,
     messages: mpsc::Receiver<Value>,
@@ -279,6 +297,7 @@ struct Agent {
     renewed: u64,
     failed: u64,
     is_new: bool,
+    next_at: Cell<Option<i64>>,
 }
 
 impl Agent {
@@ -314,12 +333,50 @@ impl Agent {
             }),
             thread::spawn(move || stderr.lines().map_while(Result::ok).for_each(|line| eprintln!("agent: {line}"))),
         ];
-        Self { child, end: Some(near), messages, readers, renewed: 0, failed: 0, is_new: true }
+        Self {
+            child,
+            end: Some(near),
+            messages,
+            readers,
+            renewed: 0,
+            failed: 0,
+            is_new: true,
+            next_at: Cell::default(),
+        }
     }
 
     fn send(&self, message: &Value) {
         // One that was killed reads nothing.
         let _ = tell(self.end.as_ref().unwrap(), message);
+    }
+
+    /// Waits until it has put a certificate in place.
+    #[track_caller]
+    pub(crate) fn wait_renewed(&self) {
+        while self.next().expect("the agent has ended") != "renewed" {}
+    }
+
+    /// Waits until it has nothing to do but wait.
+    #[track_caller]
+    pub(crate) fn wait_for_rest(&self) {
+        assert!(self.rest(1), "the agent has ended");
+    }
+
+    /// Waits until it says what is wrong.
+    #[track_caller]
+    pub(crate) fn wait_for_failure(&self) -> String {
+        loop {
+            let message = self.next().expect("the agent has ended");
+            if let Some(error) = message["state"]["failure"]["error"].as_str() {
+                return error.to_owned();
+            }
+        }
+    }
+
+    /// Waits until it runs.
+    #[track_caller]
+    pub(crate) fn wait_started(&self) {
+        while self.next().expect("the agent has ended")["state"].is_null() {}
     }
 
     /// Its next message; `None` once it has ended.
@@ -338,7 +395,9 @@ impl Agent {
     fn rest(&self, mut times: usize) -> bool {
         while times > 0 {
             let Some(message) = self.next() else { return false };
-            times -= usize::from(message["state"]["next_at"].is_i64());
+            let next_at = message["state"]["next_at"].as_i64();
+            self.next_at.set(next_at.or(self.next_at.get()));
+            times -= usize::from(next_at.is_some());
         }
         true
     }
@@ -355,7 +414,7 @@ impl Agent {
 
     /// Has it end as the gate's end does.
     #[track_caller]
-    fn stop(self) {
+    pub(crate) fn stop(self) {
         let pid = Pid::from_child(&self.child);
         rustix::net::shutdown(&**self.end.as_ref().unwrap(), rustix::net::Shutdown::Both).unwrap();
         let (done, ended) = mpsc::channel();

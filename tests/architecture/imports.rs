@@ -44,7 +44,12 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
     ("relay", &["backend_tls", "model", "sys", "tls"]),
     // What a refused client pretended to be.
     ("impostors", &["config", "model"]),
-    ("snapshot", &["authorize", "backend_tls", "backends", "config", "handshake", "impostors", "model", "route"]),
+    // Answers devices that ask for their next certificate.
+    ("renewal", &["authorize", "config", "http", "model", "pki", "sys"]),
+    (
+        "snapshot",
+        &["authorize", "backend_tls", "backends", "config", "handshake", "impostors", "model", "renewal", "route"],
+    ),
     // The rights of the process, as the configuration needs them.
     ("sandbox", &["config"]),
     ("notify", &["config", "explain", "handover", "model", "sandbox"]),
@@ -69,6 +74,7 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
             "model",
             "notify",
             "relay",
+            "renewal",
             "sessions",
             "snapshot",
             "telemetry",
@@ -123,11 +129,13 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
             "explain",
             "gate",
             "handshake",
+            "http",
             "listener",
             "model",
             "notify",
             "proxy_protocol",
             "relay",
+            "renewal",
             "sessions",
             "snapshot",
             "sys",
@@ -155,6 +163,7 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
             "overview",
             "relay",
             "reload",
+            "renewal",
             "sandbox",
             "snapshot",
             "sys",
@@ -190,6 +199,7 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
             // `check --connect` sends a backend the header that the gate would.
             "proxy_protocol",
             "reload",
+            "renewal",
             "sandbox",
             "server",
             "sessions",

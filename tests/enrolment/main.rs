@@ -22,4 +22,6 @@ mod link_bundle;
 mod link_delivery;
 mod messages;
 mod profile;
+mod public;
 mod steps;
+mod switch;

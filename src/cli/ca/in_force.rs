@@ -138,7 +138,7 @@ fn missing(config: &Config, change: Change<'_>) -> Option<String> {
         ));
     }
     let Change::Lists(lists) = change else { return None };
-    let mut each = lists.iter().flat_map(|list| config.routes.iter().map(move |route| (list, route)));
+    let mut each = lists.iter().flat_map(|list| config.served().map(move |route| (list, route)));
     each.find_map(|(list, route)| {
         let RouteMode::Terminate(terminate) = &route.mode else { return None };
         let auth = &terminate.client_auth;

@@ -17,6 +17,7 @@ mod parse;
 mod passphrase;
 mod published;
 mod renew;
+mod requests;
 mod revoke;
 mod running_gate;
 mod server;
@@ -63,6 +64,16 @@ enum Command {
     /// The key stays the same, and the old certificate stays valid until it expires, so there is no deadline for
     /// installing the new one.
     Renew(renew::RenewArgs),
+    /// List the devices that have asked the gate for their next certificate
+    ///
+    /// They do so with "doorward renew", or with any other client of EST, if the gate's configuration has a section [renewal].
+    Requests(requests::RequestsArgs),
+    /// Issue the certificate that a device has asked the gate for
+    ///
+    /// It has the names of the one before. The old certificate stays valid until it expires.
+    Approve(requests::ApproveArgs),
+    /// Refuse the certificate that a device has asked the gate for
+    Refuse(requests::RefuseArgs),
     /// Revoke the certificates of a device: add them to the revocation list
     ///
     /// Without a name, serial number, fingerprint or file, it asks which device. With --lists, the lists are written again and
@@ -90,6 +101,9 @@ pub(super) fn run(args: CaArgs) -> ExitCode {
         Command::Server(args) => server::run(&args),
         Command::List(args) => list::run(&args),
         Command::Renew(args) => renew::run(&args),
+        Command::Requests(args) => requests::list(&args),
+        Command::Approve(args) => requests::approve_all(&args),
+        Command::Refuse(args) => requests::refuse(&args),
         Command::Revoke(args) => revoke::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Export(args) => export::run(&args),

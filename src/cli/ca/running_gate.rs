@@ -121,7 +121,8 @@ fn gate_at(socket: &Path) -> Result<Option<RunningGate>, String> {
     }
 }
 
-fn config_file(args: &FolderArg, store: &Store) -> Option<PathBuf> {
+/// The configuration of the gate of these authorities, if it is here.
+pub(super) fn config_file(args: &FolderArg, store: &Store) -> Option<PathBuf> {
     let default = || args.config.path().ok();
     let file = if args.config.file.is_some() {
         default()

@@ -102,7 +102,7 @@ fn key_of(config: &Config, file: &Path) -> &'static str {
     if config.tickets.keys.iter().any(|key| is(&key.file)) {
         return "tickets.keys";
     }
-    let named = config.routes.iter().find_map(|route| {
+    let named = config.served().find_map(|route| {
         let RouteMode::Terminate(terminate) = &route.mode else { return None };
         let auth = &terminate.client_auth;
         if is(&terminate.certificate.key_file) {

@@ -1,10 +1,40 @@
-//! The commands of a device: `join`, and what it can do afterwards.
+//! The commands of a device: `join`, and what reaches the services of a home through its gate.
 
+pub(super) mod connect;
+pub(super) mod forward;
 pub(super) mod join;
+pub(super) mod renew;
 mod usable;
 
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::connector::homes::Homes;
+use crate::connector::source::{Source, SourceError};
+
+/// Which device this is.
+#[derive(Args, Debug)]
+struct DeviceArg {
+    /// Use this file of a device, whose key must not be encrypted, instead of the homes that this user has joined
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+impl DeviceArg {
+    fn source(&self) -> Result<Source, SourceError> {
+        match &self.file {
+            Some(file) => Source::of_file(file),
+            None => Source::of_homes(Homes::open()?),
+        }
+    }
+}
+
+/// A runtime of one thread: what is waited for is the network.
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())
+}
 
 /// This program, as another one is to run it: its name if the user's PATH leads to it, else its path.
 pub(super) fn program() -> String {

@@ -91,12 +91,15 @@ pub(super) fn check(default: &At<RawCertificate>, raw: &Raw, report: &mut Report
     })
 }
 
-/// The names of routes that have no certificate of their own.
+/// The names of routes that have no certificate of their own, and that of the renewal of device certificates.
 fn names(raw: &Raw, with_wildcards: bool) -> BTreeSet<String> {
     let routes = raw.routes.iter().flatten();
     let ordering = routes.filter(|one| !route::is_canary(one) && !is_passthrough(one) && one.certificate.is_absent());
     let patterns = ordering.flat_map(route::silent_names).map(|name| name.value);
+    let renewal = raw.renewal.value().and_then(|section| section.value.server_name.value());
+    let renewal = renewal.and_then(|text| ServerNamePattern::parse(&text.value).ok());
     let all: BTreeSet<String> = patterns
+        .chain(renewal)
         .filter_map(|pattern| match &pattern {
             ServerNamePattern::Exact(name) => Some(name.as_str().to_owned()),
             ServerNamePattern::Wildcard(_) if with_wildcards => Some(pattern.to_string()),

@@ -21,6 +21,7 @@ mod own_authority;
 mod protocols;
 mod public;
 mod relations;
+pub(super) mod renewal;
 pub(super) mod revocation_lists;
 mod route;
 pub(super) mod salvage;
@@ -36,7 +37,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::checked::{
     Acme, Banned, CanaryRoute, Certificate, CipherStrength, ClientAuth, Config, Expectation, KernelTls, Limits, Log,
-    LogFormat, LogOutput, Metrics, SandboxMode, Timeouts,
+    LogFormat, LogOutput, Metrics, Renewal, SandboxMode, Timeouts,
 };
 use super::file_states::Seen;
 use super::raw::{Raw, RawLimits, RawLog, RawRoute, RawSandbox, RawTimeouts};
@@ -105,7 +106,7 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
     let canaries = check_canaries(raw, report);
     let public_port = scalar(&raw.public_port, values::port, PUBLIC_PORT, report);
     let (acme, certificate) = check_certificate(raw, report);
-    let (routes, expectations) = check_routes(raw, &listeners, certificate, report);
+    let (routes, expectations, renewal) = check_routes(raw, &listeners, certificate, report);
     let tickets = tickets::check(&raw.tickets, report);
     let timeouts = timeouts(&raw.timeouts, report);
     let limits = limits(&raw.limits, report);
@@ -135,6 +136,7 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
         log: log?,
         history: history?,
         notify: notify?,
+        renewal: renewal?,
         sandbox: sandbox?,
         warnings: Vec::new(),
         seen: Seen::default(),
@@ -203,10 +205,11 @@ fn check_routes(
     listeners: &[listener::Checked],
     certificate: Option<Loaded>,
     report: &mut Report,
-) -> (Vec<Checked>, Vec<Expectation>) {
+) -> (Vec<Checked>, Vec<Expectation>, Option<Option<Renewal>>) {
     // The defaults are checked even if no route uses them: a file that is named has to be right.
     let routes = raw.routes.as_deref().unwrap_or_default();
-    let in_use = routes.iter().any(|route| route.client_auth.is_absent() && !is_passthrough(route));
+    let in_use =
+        !raw.renewal.is_absent() || routes.iter().any(|route| route.client_auth.is_absent() && !is_passthrough(route));
     let client_auth = raw
         .client_auth
         .value()
@@ -245,7 +248,7 @@ fn check_routes(
     relations::warn_of_coalescing(&checked, report);
     groups.warn_of_unused(report);
     let expectations = expect::check(&raw.expectations, routes, &groups, report);
-    (checked, expectations)
+    (checked, expectations, renewal::check(&checks, report))
 }
 
 fn is_passthrough(route: &RawRoute) -> bool {

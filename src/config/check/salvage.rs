@@ -34,7 +34,7 @@ fn salvage_with(
         if may_read(path) { revocation_lists::wrong_with_lists(path) } else { Some(report::outside(path)) }
     };
     let mut tightening = Tightening::default();
-    let auths: Vec<&ClientAuth> = in_force.routes.iter().filter_map(client_auth_of).collect();
+    let auths: Vec<&ClientAuth> = in_force.served().filter_map(client_auth_of).collect();
     let own: BTreeSet<&Path> = auths.iter().flat_map(|auth| &auth.revocation_lists).map(|list| &*list.file).collect();
     let mut from_text = BTreeSet::new();
     if let Some(raw) = raw {

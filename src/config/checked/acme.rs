@@ -52,9 +52,9 @@ impl Config {
             RouteMode::Passthrough => None,
         };
         let of_acme = |one: &Arc<Certificate>| one.source == CertificateSource::Acme;
-        let Some(kept) = before.routes.iter().filter_map(terminated).find(of_acme) else { return };
+        let Some(kept) = before.served().filter_map(terminated).find(of_acme) else { return };
         let mut is_kept = false;
-        for route in &mut self.routes {
+        for route in self.routes.iter_mut().chain(self.renewal.as_mut().map(|renewal| &mut renewal.route)) {
             if let RouteMode::Terminate(terminate) = &mut route.mode
                 && terminate.certificate.source == CertificateSource::Temporary
             {

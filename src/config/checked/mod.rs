@@ -12,6 +12,7 @@ mod health;
 mod history;
 mod limits;
 mod notify;
+mod renewal;
 mod tickets;
 mod wake;
 
@@ -45,6 +46,7 @@ pub use health::Health;
 pub use history::{History, HistoryFolder};
 pub use limits::{Banned, Limits, Rate, Timeouts};
 pub use notify::{Format, Notify, Secret, SecretUrl, Webhook};
+pub use renewal::{Renewal, RenewalFolder};
 pub use tickets::{TicketSecret, Tickets, WeakSecret};
 pub use wake::{Mac, Wake};
 
@@ -87,6 +89,8 @@ pub struct Config {
     pub history: History,
     /// `[notify]`.
     pub notify: Notify,
+    /// `[renewal]`; `None` if devices do not ask for certificates through the gate.
+    pub renewal: Option<Renewal>,
     /// `[sandbox]`.
     pub sandbox: SandboxMode,
     /// What is allowed but probably not meant.
@@ -394,6 +398,11 @@ impl Config {
         issued.filter(|issued| issued.canary).filter_map(|issued| issued.fingerprint)
     }
 
+    /// The routes, and the renewal of certificates, which has a server name and no backends.
+    pub fn served(&self) -> impl Iterator<Item = &Route> {
+        self.routes.iter().chain(self.renewal.as_ref().map(|renewal| &renewal.route))
+    }
+
     /// The host names of backends, each once.
     pub fn host_names(&self) -> BTreeSet<&str> {
         let backends = self.routes.iter().flat_map(|route| &route.backends);
@@ -422,7 +431,7 @@ impl Config {
         files.extend(self.notify.files.iter().cloned());
         files.extend(self.acme.iter().flat_map(|acme| acme.files.iter().cloned()));
         files.extend(self.tickets.keys.iter().map(|key| key.file.clone()));
-        for route in &self.routes {
+        for route in self.served() {
             files.extend(route.backend_tls.iter().flat_map(|tls| tls.files.iter().cloned()));
             let RouteMode::Terminate(terminate) = &route.mode else { continue };
             files.extend([terminate.certificate.chain_file.clone(), terminate.certificate.key_file.clone()]);

@@ -1,6 +1,5 @@
 //! The fields of a line. They are documented, and other programs rely on them.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -11,7 +10,6 @@ use crate::explain::moment;
 use crate::model::identity::Identity;
 use crate::model::impostor::Impostor;
 use crate::model::names::{printable, visible};
-use crate::telemetry::journal::Priority;
 
 /// The longest text of a stranger's in a line.
 pub(super) const STRANGER_MAX: usize = 128;
@@ -175,6 +173,21 @@ pub enum Event {
         /// When the next one begins (RFC 3339).
         #[serde(skip_serializing_if = "Option::is_none")]
         next: Option<String>,
+    },
+    /// A device has asked for its next certificate through the gate, and was answered.
+    RenewalRequest {
+        /// The device.
+        device: String,
+        /// How, as in the metrics.
+        outcome: &'static str,
+        /// Whether the key of the request is that of its certificate, `same`, or a `new` one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        key: Option<&'static str>,
+        /// The address of the client.
+        source: String,
+        /// What is wrong.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        detail: Option<String>,
     },
     /// Connections could not be accepted for lack of descriptors or memory: reported once a minute.
     AcceptFailed {
@@ -374,55 +387,6 @@ impl Event {
     /// So many lines the output did not take.
     pub(super) fn not_taken(lines: u64) -> Self {
         Self::LeftOut { lines, cause: LeftOutCause::Output, source: None, fingerprint: None, stage: None, reason: None }
-    }
-}
-
-/// What a line can be made of.
-pub(super) trait Line: Serialize + fmt::Display {
-    /// How pressing it is.
-    fn priority(&self) -> Priority;
-}
-
-impl Line for Event {
-    fn priority(&self) -> Priority {
-        match self {
-            Self::ReloadFailed { .. } | Self::UpgradeFailed { .. } => Priority::Error,
-            Self::LeftOut { .. }
-            | Self::AcceptFailed { .. }
-            | Self::History { .. }
-            | Self::NoticesFailing { .. }
-            | Self::CertificateRenewalFailed { .. }
-            | Self::BackendUnhealthy { .. } => Priority::Warning,
-            Self::Reloaded { .. }
-            | Self::RevocationList { .. }
-            | Self::CertificateRenewed { .. }
-            | Self::Upgraded { .. } => Priority::Notice,
-            Self::Sandbox { missing, .. } if !missing.is_empty() => Priority::Warning,
-            Self::WakeEnded { outcome: "timeout" | "not_sent", .. } => Priority::Warning,
-            Self::Listening { .. }
-            | Self::Sandbox { .. }
-            | Self::ListenerClosed { .. }
-            | Self::Metrics { .. }
-            | Self::Control { .. }
-            | Self::NoticesDelivered { .. }
-            | Self::BackendHealthy { .. }
-            | Self::Waking { .. }
-            | Self::WakeEnded { .. }
-            | Self::Ready
-            | Self::Draining => Priority::Info,
-        }
-    }
-}
-
-impl Line for Verdict<'_> {
-    fn priority(&self) -> Priority {
-        match self.side {
-            None => Priority::Info,
-            // Strangers come every day.
-            Some("client") => Priority::Notice,
-            Some(_) if self.stage == Some("internal") => Priority::Error,
-            Some(_) => Priority::Warning,
-        }
     }
 }
 

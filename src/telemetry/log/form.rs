@@ -6,7 +6,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::fields::Line;
+use super::priority::Line;
 use crate::config::checked::LogFormat;
 use crate::telemetry::journal;
 

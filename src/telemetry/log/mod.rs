@@ -6,6 +6,7 @@
 mod fields;
 mod form;
 mod health;
+mod priority;
 mod queue;
 mod text;
 

@@ -77,6 +77,11 @@ impl fmt::Display for Event {
                 next.iter().try_for_each(|next| write!(f, "; tried again at {next}"))?;
                 remedies.iter().try_for_each(|remedy| write!(f, "; {remedy}"))
             }
+            Self::RenewalRequest { device, outcome, key, source, detail } => {
+                write!(f, "renewal_request ({outcome}): {device} from {source}")?;
+                key.iter().try_for_each(|key| write!(f, ", {key} key"))?;
+                detail.iter().try_for_each(|detail| write!(f, ": {detail}"))
+            }
             Self::AcceptFailed { listener, failures, error } => {
                 write!(f, "accept_failed ({listener}), {failures} failures since the last such line: {error}")
             }

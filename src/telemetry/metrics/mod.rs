@@ -4,6 +4,7 @@
 mod earlier;
 mod notices;
 mod register;
+mod renewal_requests;
 mod renewals;
 mod route;
 
@@ -33,7 +34,6 @@ use crate::model::close::CloseReason;
 use crate::model::issuance::RenewalOutcome;
 use crate::model::look_up::HostName;
 use crate::model::names::Name;
-use crate::model::notice::{NoticeEvent, NoticeOutcome};
 use crate::model::public_certificate::PublicCertificate;
 use crate::model::rejection::Reason;
 use crate::model::ticket::TicketOutcome;
@@ -59,6 +59,7 @@ pub struct Metrics {
     /// In the order of [`TicketOutcome::ALL`].
     tickets: [Counter; TicketOutcome::ALL.len()],
     renewals: renewals::Renewals,
+    renewal_requests: renewal_requests::RenewalRequests,
     accept_errors: Vec<Counter>,
     notices: notices::Notices,
     descriptors_limit: Gauge,
@@ -146,6 +147,7 @@ impl Metrics {
             tickets: TicketOutcome::ALL
                 .map(|outcome| register.counter(names::TICKETS, &[("outcome", outcome.label())])),
             renewals: renewals::Renewals::new(&register),
+            renewal_requests: renewal_requests::RenewalRequests::new(&register),
             revocation_lag: register.histogram(names::REVOCATION_LAG, &[]),
             log: LogSeries {
                 writable: register.gauge(names::LOG_WRITABLE, &[]),
@@ -319,11 +321,6 @@ impl Metrics {
         self.descriptors_limit.set(limit as f64);
     }
 
-    /// So many events that the owner is sent messages about had this outcome.
-    pub fn notices(&self, event: NoticeEvent, outcome: NoticeOutcome, count: u64) {
-        self.notices.count(event, outcome, count);
-    }
-
     /// An accept failed.
     pub fn accept_failed(&self, error: AcceptError) {
         let index = AcceptError::ALL.iter().position(|kind| *kind == error);
@@ -410,13 +407,13 @@ impl OfConfig {
             listeners.entry(listener.name.clone()).or_insert_with(new);
         }
         let mut routes = former.map(|former| former.routes.clone()).unwrap_or_default();
-        for route in &config.routes {
+        for route in config.served() {
             let former = former.and_then(|former| former.routes.get(&route.name)).map(AsRef::as_ref);
             let metrics = RouteMetrics::new(lasting, &things, listeners.keys(), route, former);
             routes.insert(route.name.clone(), Arc::new(metrics));
         }
         let mut impostors = former.map(|former| former.impostors.clone()).unwrap_or_default();
-        let verifying = config.routes.iter().filter(|route| matches!(route.mode, RouteMode::Terminate(_)));
+        let verifying = config.served().filter(|route| matches!(route.mode, RouteMode::Terminate(_)));
         for name in verifying.map(|route| &route.name).chain(config.canaries.iter().map(|canary| &canary.name)) {
             let new = || lasting.counter(names::IMPOSTORS, &[("route", name.as_str())]);
             impostors.entry(name.clone()).or_insert_with(new);

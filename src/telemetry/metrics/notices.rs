@@ -2,6 +2,7 @@
 
 use metrics::Counter;
 
+use super::Metrics;
 use super::register::Register;
 use crate::model::notice::{NoticeEvent, NoticeOutcome};
 use crate::telemetry::names;
@@ -16,9 +17,12 @@ impl Notices {
         };
         Self(NoticeEvent::ALL.map(|event| NoticeOutcome::ALL.map(|outcome| counter(event, outcome))))
     }
+}
 
-    pub(super) fn count(&self, event: NoticeEvent, outcome: NoticeOutcome, count: u64) {
-        let counter = self.0.get(event as usize).and_then(|outcomes| outcomes.get(outcome as usize));
+impl Metrics {
+    /// So many events that the owner is sent messages about had this outcome.
+    pub fn notices(&self, event: NoticeEvent, outcome: NoticeOutcome, count: u64) {
+        let counter = self.notices.0.get(event as usize).and_then(|outcomes| outcomes.get(outcome as usize));
         if let Some(counter) = counter {
             counter.increment(count);
         }

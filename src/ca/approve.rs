@@ -1,0 +1,180 @@
+//! Issues the certificate that a device has asked the gate for.
+//!
+//! The gate has stored the request, and is not trusted with it: the device is the one whose certificate the inventory knows by its
+//! fingerprint, and only a signature by the key of that certificate shows that the device has made the request. A request with another
+//! key shows nothing of the kind, so the owner has to say that it is the device's.
+
+use rcgen::SubjectPublicKeyInfo;
+use rustls::pki_types::CertificateDer;
+use time::OffsetDateTime;
+
+use super::Error;
+use super::authority::certify_device;
+use super::inventory::{CertificateEntry, Inventory, Kind, Status, Store, now};
+use super::issue::copy;
+use super::signer::{self, PassphrasePrompt};
+use crate::model::device_name::DeviceName;
+use crate::model::identity::Sha256;
+use crate::pki::{self, CertificateRequest};
+
+/// Why a request is not approved.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotApproved {
+    /// The certificate was not issued to a device here.
+    #[error("it was sent with a certificate that was not issued to a device here")]
+    Unknown,
+    /// The certificate is revoked.
+    #[error("it was sent with a certificate that is revoked")]
+    Revoked,
+    /// The certificate has expired.
+    #[error("it was sent with a certificate that has expired")]
+    Expired,
+    /// The certificate is a guest pass.
+    #[error("it was sent with a guest pass, which is not renewed")]
+    GuestPass,
+    /// The certificate is bait.
+    #[error("it was sent with the certificate of a canary")]
+    Canary,
+    /// The key in the request is that of a certificate that is revoked.
+    #[error("its key is that of a certificate that is revoked")]
+    RevokedKey,
+}
+
+/// A device that asks, and what shows that it does.
+#[derive(Clone, Debug)]
+pub struct Asking<'a> {
+    /// Its certificate.
+    pub entry: &'a CertificateEntry,
+    /// Whether the request is signed by the key of that certificate.
+    pub same_key: bool,
+}
+
+/// A certificate that was issued for a request.
+#[derive(Clone, Debug)]
+pub struct Approved {
+    /// The device.
+    pub name: DeviceName,
+    /// The serial number.
+    pub serial: String,
+    /// When it expires.
+    pub not_after: OffsetDateTime,
+    /// The certificate.
+    pub certificate: CertificateDer<'static>,
+}
+
+/// The device that has sent a request with the certificate of this fingerprint.
+///
+/// # Errors
+/// Why nothing is issued for it.
+pub fn asking<'a>(
+    inventory: &'a Inventory,
+    certificate: &Sha256,
+    request: &CertificateRequest,
+) -> Result<Asking<'a>, NotApproved> {
+    let (fingerprint, key) = (certificate.to_string(), request.key().to_string());
+    let devices = || inventory.certificates.iter().filter(|entry| entry.kind == Kind::Device);
+    let entry = devices()
+        .find(|entry| entry.fingerprint.as_ref() == Some(&fingerprint) && entry.issued_at.is_some())
+        .ok_or(NotApproved::Unknown)?;
+    if entry.canary {
+        return Err(NotApproved::Canary);
+    }
+    match inventory.status(entry, now()) {
+        Status::Revoked => return Err(NotApproved::Revoked),
+        Status::Expired => return Err(NotApproved::Expired),
+        Status::Valid | Status::Renewed => {}
+    }
+    if !entry.routes.is_empty() {
+        return Err(NotApproved::GuestPass);
+    }
+    if devices().any(|other| other.revoked_at.is_some() && other.spki.as_ref() == Some(&key)) {
+        return Err(NotApproved::RevokedKey);
+    }
+    Ok(Asking { entry, same_key: entry.spki.as_ref() == Some(&key) })
+}
+
+/// Issues the certificate: with the names of the one before, and the key of the request. Its validity is that of every device's
+/// certificate, and ends with that of the authority at the latest.
+///
+/// # Errors
+/// If the authority cannot sign it, or the folder cannot be written. [`asking`] is asked before.
+pub fn approve(
+    store: &mut Store,
+    certificate: &Sha256,
+    request: &CertificateRequest,
+    passphrase: PassphrasePrompt<'_>,
+) -> Result<Result<Approved, NotApproved>, Error> {
+    let old = match asking(&store.inventory, certificate, request) {
+        Ok(asking) => asking.entry.clone(),
+        Err(why) => return Ok(Err(why)),
+    };
+    let name = DeviceName::parse(&old.name).map_err(Error::InvalidName)?;
+    let authority = signer::select(store, Kind::Device, Some(&old.authority))?;
+    let signer = signer::load(store, &authority, passphrase)?;
+    let key = SubjectPublicKeyInfo::from_der(request.spki()).map_err(pki::Error::from)?;
+    let issued = certify_device(&signer, &name, &key, None)?;
+    let mut entry = CertificateEntry::issued(name.as_str(), Kind::Device, &authority.id, &issued);
+    entry.renews = Some(old.serial);
+    let (serial, file) = (entry.serial.clone(), copy(&entry, &issued.certificate_pem()));
+    let mut inventory = store.inventory.clone();
+    inventory.certificates.push(entry);
+    store.commit(inventory, vec![file])?;
+    Ok(Ok(Approved { name, serial, not_after: issued.not_after(), certificate: issued.certificate().clone() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+    use time::Duration;
+
+    use super::*;
+    use crate::pki::keys::KeyType;
+
+    fn request(key: &KeyPair) -> CertificateRequest {
+        let der = CertificateParams::default().serialize_request(key).expect("a request");
+        CertificateRequest::read(der.der()).expect("a request")
+    }
+
+    /// The entry of a certificate with this key.
+    fn entry(serial: &str, key: &CertificateRequest) -> CertificateEntry {
+        CertificateEntry {
+            name: "alice".to_owned(),
+            fingerprint: Some(Sha256::of(serial.as_bytes()).to_string()),
+            spki: Some(key.key().to_string()),
+            issued_at: Some(now()),
+            not_after: Some(now() + Duration::DAY),
+            ..CertificateEntry::of_serial(serial, "devices")
+        }
+    }
+
+    #[test]
+    fn only_a_valid_certificate_of_a_device_is_renewed() {
+        let [one, other] = [0; 2].map(|_| request(&KeyType::P256.generate().expect("a key")));
+        let of = |change: &dyn Fn(&mut CertificateEntry), request: &CertificateRequest| {
+            let mut entry = entry("01", &one);
+            change(&mut entry);
+            let inventory = Inventory { certificates: vec![entry], ..Inventory::default() };
+            asking(&inventory, &Sha256::of(b"01"), request).map(|asking| asking.same_key)
+        };
+        assert_eq!(of(&|_| (), &one), Ok(true));
+        assert_eq!(of(&|_| (), &other), Ok(false));
+        assert_eq!(of(&|entry| entry.revoked_at = Some(now()), &other), Err(NotApproved::Revoked));
+        assert_eq!(of(&|entry| entry.not_after = Some(now() - Duration::DAY), &one), Err(NotApproved::Expired));
+        assert_eq!(of(&|entry| entry.routes = vec!["nas".to_owned()], &one), Err(NotApproved::GuestPass));
+        assert_eq!(of(&|entry| entry.canary = true, &one), Err(NotApproved::Canary));
+        assert_eq!(of(&|entry| entry.kind = Kind::Server, &one), Err(NotApproved::Unknown));
+        assert_eq!(of(&|entry| entry.issued_at = None, &one), Err(NotApproved::Unknown));
+        assert_eq!(of(&|entry| entry.fingerprint = None, &one), Err(NotApproved::Unknown));
+    }
+
+    #[test]
+    fn key_of_a_revoked_certificate_is_not_certified_again() {
+        let [one, lost] = [0; 2].map(|_| request(&KeyType::P256.generate().expect("a key")));
+        let mut certificates = vec![entry("01", &lost), entry("02", &one)];
+        certificates[0].revoked_at = Some(now());
+        let inventory = Inventory { certificates, ..Inventory::default() };
+        let asked = asking(&inventory, &Sha256::of(b"02"), &lost);
+        assert_eq!(asked.map(|asking| asking.same_key), Err(NotApproved::RevokedKey));
+        assert!(asking(&inventory, &Sha256::of(b"02"), &one).is_ok());
+    }
+}

@@ -1,0 +1,11 @@
+//! The renewal of device certificates through the gate: a small EST service (RFC 7030) behind the stages, on a server name of its own.
+//!
+//! It issues nothing: no key of an authority is here. A request is stored for the owner, who decides with `doorward ca approve`; the
+//! device asks again until there is an answer.
+
+mod est;
+pub mod folder;
+mod served;
+
+pub use est::{ASK_AGAIN, CACERTS, CONTENT_TYPE, PKCS7, SIMPLE_REENROLL};
+pub use served::{Asked, NotServed, RenewalService};

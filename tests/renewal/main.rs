@@ -1,0 +1,17 @@
+//! Devices ask the gate for their next certificate, and the owner decides: EST (RFC 7030) behind the stages of the gate.
+
+// Tells Clippy that every function here is a test's, not only those with #[test]: unwrap() is how tests fail.
+#![cfg(test)]
+
+#[expect(dead_code, reason = "shared by all integration tests: none needs everything")]
+#[path = "../common/mod.rs"]
+mod common;
+#[expect(dead_code, reason = "made for the tests of doorward ca")]
+#[path = "../ca/home.rs"]
+mod home;
+
+mod house;
+
+mod approved;
+mod hostile;
+mod refused;
