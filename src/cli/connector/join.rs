@@ -208,7 +208,7 @@ fn unlocked(args: &JoinArgs, bundle: Bundle, file: &Path) -> Result<Bundle, NotJ
 fn password(args: &JoinArgs, file: &Path) -> Result<Zeroizing<String>, NotJoined> {
     if let Some(from) = &args.password_file {
         let open = std::fs::File::open(from);
-        let read = open.and_then(|open| first_line(open));
+        let read = open.and_then(first_line);
         return read.map_err(|error| NotJoined::usage(format!("cannot read {}: {error}", from.display())));
     }
     if io::stdin().is_terminal() {
