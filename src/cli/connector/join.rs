@@ -156,7 +156,11 @@ fn join(args: &JoinArgs, homes: &Homes, file: &Path) -> Result<(), NotJoined> {
     } else if joined.routes().any(|(_, route)| route.kind == ServiceKind::Ssh) {
         errln!("To let ssh do that always: {} join --ssh", shell::word(&program));
     }
-    errln!("The key is in {}, which only you can read. {shown} is no longer needed.", home.file.display());
+    let file = home.file.display();
+    match home.bundle.key {
+        BundleKey::Token(_) => errln!("The key stays in its token. {shown} is no longer needed."),
+        _ => errln!("The key is in {file}, which only you can read. {shown} is no longer needed."),
+    }
     Ok(())
 }
 
