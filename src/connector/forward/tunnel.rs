@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Log;
 use crate::connector::dial::{self, Connected};
-use crate::connector::platform::{Listener, Reader, Writer};
+use crate::connector::platform::{Listener, Local};
 use crate::connector::remote::Remote;
 use crate::connector::session::{self, End, Moved};
 use crate::connector::source::{Change, Source};
@@ -140,13 +140,7 @@ pub(super) async fn listen(
     while sessions.join_next().await.is_some() {}
 }
 
-async fn serve(
-    local: (Reader, Writer),
-    tunnel: &Tunnel,
-    source: &Source,
-    log: &Log,
-    mut stopped: watch::Receiver<bool>,
-) {
+async fn serve(mut local: Local, tunnel: &Tunnel, source: &Source, log: &Log, mut stopped: watch::Receiver<bool>) {
     tunnel.open.fetch_add(1, Ordering::Relaxed);
     tunnel.sessions.fetch_add(1, Ordering::Relaxed);
     let open = scopeguard::guard(&tunnel.open, |open| {
@@ -157,17 +151,24 @@ async fn serve(
         connected = connect(tunnel, source, log) => connected,
         _ = stop.wait_for(|stopped| *stopped) => None,
     };
-    let Some((remote, Connected { stream, address })) = connected else { return };
+    let Some((remote, Connected { stream, address })) = connected else {
+        local.abort();
+        return;
+    };
     let stop = async move {
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
     let moved = Moved::part_of(Arc::clone(&tunnel.moved));
-    let end = session::run(local, stream, &remote.tls, &moved, stop).await;
+    let end = session::run((&mut local.reader, &mut local.writer), stream, &remote.tls, &moved, stop).await;
     drop(open);
     let now = OffsetDateTime::now_utc();
     match end {
-        End::Refused(fault) => tunnel.failed(&remote.facts.fault(address, &fault, now), log),
+        End::Refused(fault) => {
+            local.abort();
+            tunnel.failed(&remote.facts.fault(address, &fault, now), log);
+        }
         End::Cut(fault) => {
+            local.abort();
             tunnel.works();
             log(&format!("{}: {}", tunnel.route, remote.facts.cut(address, &fault, now)));
         }
