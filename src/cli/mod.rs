@@ -104,6 +104,12 @@ enum Command {
     /// joining one again brings a renewed certificate.
     #[command(after_help = connector::join::EXAMPLE)]
     Join(connector::join::JoinArgs),
+    /// Renew this device's certificate through the gate of a home that it has joined
+    ///
+    /// The key stays on this device. The owner of the gate has to approve it, unless that is automatic there: run it again, or with
+    /// --wait. The certificate in use stays until the gate has taken the new one.
+    #[command(after_help = connector::renew::EXAMPLE)]
+    Renew(connector::renew::RenewArgs),
     /// Run the gate
     ///
     /// Logs one line on stdout for every connection that was refused or has ended. SIGTERM or SIGINT (Ctrl-C) stops it:
@@ -311,6 +317,7 @@ pub fn main() -> ExitCode {
         Command::Certificate(args) => certificate::run(&args),
         Command::Share(args) => share::run(&args),
         Command::Join(args) => connector::join::run(&args),
+        Command::Renew(args) => connector::renew::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),

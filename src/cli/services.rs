@@ -85,7 +85,7 @@ impl Configured {
             port: config.public_port,
             trusted_already: Some(server_trust::is_public(config)),
             home,
-            renewal: None,
+            renewal: config.renewal.as_ref().map(|renewal| renewal.server_name.clone()),
         }
     }
 

@@ -11,6 +11,7 @@ pub mod homes;
 pub mod platform;
 pub mod refusal;
 pub mod remote;
+pub mod renew;
 pub mod session;
 pub mod source;
 pub mod ssh;

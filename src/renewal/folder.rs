@@ -30,7 +30,7 @@ const FOLDER_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 /// The characters of a device's digest in the names of its files.
 const DIGITS: usize = 32;
-/// For so long after a request of a device, another one does not replace it, in seconds.
+/// For so long after a request of a device, another one does not replace it unless it has an answer, in seconds.
 const EVERY: i64 = 60;
 
 /// The folder.
@@ -185,10 +185,12 @@ impl RequestFolder {
 
     /// Stores a request, unless it is there or has an answer.
     pub fn submit(&self, request: &RenewalRequest) -> io::Result<Submitted> {
-        match self.answer(&request.device)?.filter(|answer| answer.is_to(request)) {
-            Some(RenewalAnswer { issued: Some(issued), .. }) => return Ok(Submitted::Approved(issued)),
-            Some(_) => return Ok(Submitted::Refused),
-            None => {}
+        let answer = self.answer(&request.device)?;
+        match &answer {
+            Some(answer) if answer.is_to(request) => {
+                return Ok(answer.issued.clone().map_or(Submitted::Refused, Submitted::Approved));
+            }
+            _ => {}
         }
         let stored = read(&self.file(&request.device, REQUEST))?.and_then(RenewalRequest::of_file);
         if let Some(stored) = stored {
@@ -196,7 +198,8 @@ impl RequestFolder {
                 return Ok(Submitted::Waiting);
             }
             let since = request.requested_at.saturating_sub(stored.requested_at);
-            if (0..EVERY).contains(&since) {
+            let is_answered = answer.is_some_and(|answer| answer.is_to(&stored));
+            if !is_answered && (0..EVERY).contains(&since) {
                 return Ok(Submitted::TooSoon((EVERY - since).unsigned_abs()));
             }
         }
@@ -364,7 +367,7 @@ mod tests {
         folder.decide(&asked, Some(&issued)).expect("written");
         assert_eq!(folder.submit(&asked).expect("read"), Submitted::Approved(issued.clone()));
         // With the certificate that it got, the device asks for the next one.
-        let later = RenewalRequest { certificate: Sha256::of(&issued), requested_at: 9999, ..asked };
+        let later = RenewalRequest { certificate: Sha256::of(&issued), ..asked };
         assert_eq!(folder.submit(&later).expect("stored"), Submitted::Stored);
         assert_eq!(folder.requests().expect("read").0, [later]);
     }

@@ -1,4 +1,4 @@
-//! The other end: `doorward connect` and `doorward forward` through a real gate, and real programs that use them.
+//! The other end: what a device is given, and what it does with it, through a real gate and with real programs.
 
 // Tells Clippy that every function here is a test's, not only those with #[test]: unwrap() is how tests fail.
 #![cfg(test)]
@@ -7,9 +7,15 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod people;
 mod scene;
 
+mod bundle;
+mod find;
 mod forward;
+mod hostile;
+mod join;
 mod programs;
 mod refusals;
+mod ssh;
 mod stdio;

@@ -12,7 +12,7 @@ fn strangers_end_in_the_handshake() {
     let house = House::of(&["alice-laptop"]);
     let mut curl = house.curl(None, RENEW, REENROLL);
     run(curl.args(["--data-binary", "x"])).failure();
-    let lines = house.gate.wait_rejected("certificate", "certificate_required", 1);
+    let lines = house.gate.wait_rejected("certificate", "required", 1);
     assert_eq!(
         (&lines[0]["route"], lines[0]["alert"].as_str().unwrap().contains("certificate_required")),
         (&"renewal".into(), true)
@@ -58,7 +58,7 @@ fn guest_passes_are_not_renewed() {
     let answered = house.send("guest", &house.request("devices/guest-key.pem"));
     assert_eq!((answered.status, answered.body.as_str()), (403, "a guest pass is not renewed\n"));
     run(&mut house.curl(Some("visitor"), RENEW, REENROLL)).failure();
-    house.gate.wait_rejected("policy", "guest_elsewhere", 1);
+    house.gate.wait_rejected("policy", "identity_not_allowed", 1);
     assert_eq!(fs::read_dir(house.folder()).unwrap().count(), 0);
 }
 

@@ -3,6 +3,7 @@
 pub(super) mod connect;
 pub(super) mod forward;
 pub(super) mod join;
+pub(super) mod renew;
 mod usable;
 
 use std::env;

@@ -1,0 +1,297 @@
+//! Renews the certificate of a device through the gate: EST (RFC 7030), so that any gate or authority that speaks it will do.
+//!
+//! A file of a home is replaced once the gate has taken the new certificate on a connection, and until then the earlier one stays.
+
+mod http;
+mod pending;
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName as TlsName};
+use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use self::http::{Answer, Asked, Request};
+use super::dial::Endpoint;
+use super::fault::Failure;
+use super::homes::{Home, Homes, HomesError};
+use super::refusal::{Facts, validity};
+use super::tls::{Tls, TlsError};
+use crate::bundle::{Bundle, BundleKey, PlainKey, Trust};
+use crate::model::identity::Sha256;
+use crate::model::names::{ServerName, printable};
+use crate::pki::{certs_only, keys};
+
+/// Where a certificate is asked for, and where those of the authorities are (RFC 7030 sections 4.2.2 and 4.1.2).
+const SIMPLE_REENROLL: &str = "/.well-known/est/simplereenroll";
+const CACERTS: &str = "/.well-known/est/cacerts";
+
+/// A gate that does not say when to ask again is asked after this time, and any gate not more often than each second.
+const AGAIN: Duration = Duration::from_secs(60);
+const AGAIN_MIN: Duration = Duration::from_secs(1);
+const AGAIN_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// The longest sentence of a gate that is repeated, in characters.
+const SENTENCE_MAX: usize = 300;
+
+/// How an attempt has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// The home has a new certificate.
+    Renewed {
+        /// When it expires.
+        not_after: OffsetDateTime,
+    },
+    /// The owner of the gate has to approve it.
+    Waits {
+        /// When to ask again.
+        again: Duration,
+        /// SHA-256 of the key in the request (SubjectPublicKeyInfo).
+        key: Sha256,
+    },
+}
+
+/// Which key the new certificate is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// That of the certificate in use, unless a new one is waited for.
+    Same,
+    /// A new one. It is kept beside the home until the owner has decided.
+    New,
+}
+
+/// Why a certificate was not renewed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RenewError {
+    /// The gate has no such service, or had none when the device joined.
+    #[error(
+        "the gate of {home} does not renew certificates, as far as this device knows\n  ask its owner for a new file, or for the \
+         server name of the service: doorward renew --server-name NAME"
+    )]
+    NoService {
+        /// The home.
+        home: String,
+    },
+    /// The key is encrypted.
+    #[error("the key of {home} is encrypted\n  join again without --keep-encrypted: doorward join FILE")]
+    Encrypted {
+        /// The home.
+        home: String,
+    },
+    /// The key is in a token.
+    #[error(
+        "the key of {home} is in a token, which cannot sign requests yet\n  ask the owner of the home for a new certificate"
+    )]
+    Token {
+        /// The home.
+        home: String,
+    },
+    /// Nothing was answered.
+    #[error("{sentence}")]
+    NotReached {
+        /// Why, for the user.
+        sentence: String,
+        /// The same.
+        failure: Failure,
+    },
+    /// The gate has refused it.
+    #[error("the gate of {home} has refused the request: {sentence}")]
+    Refused {
+        /// The home.
+        home: String,
+        /// What it says.
+        sentence: String,
+    },
+    /// The gate has answered something else.
+    #[error("the gate of {home} has answered something that is no certificate for this device: {what}")]
+    Answer {
+        /// The home.
+        home: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The certificate or the key.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The key cannot sign.
+    #[error("the key cannot sign a request: {0}")]
+    Sign(String),
+    /// The files of the home.
+    #[error(transparent)]
+    Homes(#[from] HomesError),
+}
+
+/// Whether the last third of the certificate's life has begun.
+pub fn is_due(bundle: &Bundle, now: OffsetDateTime) -> bool {
+    let Some((begin, end)) = bundle.chain.first().and_then(validity) else { return false };
+    now >= end - (end - begin) / 3
+}
+
+/// Renews the certificate of a home, or asks how far that is. `server_name` is that of the service, if the home does not say it.
+pub async fn renew(
+    homes: &Homes,
+    home: &Home,
+    key: Key,
+    server_name: Option<&ServerName>,
+) -> Result<Attempt, RenewError> {
+    let name = || home.name.clone();
+    let bundle = &home.bundle;
+    let server_name = server_name.or(bundle.renewal.as_ref()).ok_or_else(|| RenewError::NoService { home: name() })?;
+    let current = match &bundle.key {
+        BundleKey::Plain(key) => key.der(),
+        BundleKey::Encrypted(_) => return Err(RenewError::Encrypted { home: name() }),
+        BundleKey::Token(_) => return Err(RenewError::Token { home: name() }),
+    };
+    let next = match (pending::read(homes, &home.name)?, key) {
+        (Some(waiting), _) => waiting,
+        (None, Key::Same) => key_pair(&current)?,
+        (None, Key::New) => {
+            let new = keys::KeyType::P256.generate().map_err(|error| RenewError::Sign(error.to_string()))?;
+            pending::keep(homes, &home.name, &new)?;
+            new
+        }
+    };
+    let service = Service::of(home, server_name)?;
+    let tls = tls_of(bundle, bundle.chain.clone(), &current)?;
+    let body = STANDARD.encode(request(bundle, &next)?);
+    let answer = service.ask(&tls, Request::post(SIMPLE_REENROLL, body)).await?;
+    let answered = match answer {
+        Answer { status: 200, body, .. } => body,
+        Answer { status: 202, again, .. } => {
+            let again = again.unwrap_or(AGAIN).clamp(AGAIN_MIN, AGAIN_MAX);
+            return Ok(Attempt::Waits { again, key: Sha256::of(&next.subject_public_key_info()) });
+        }
+        Answer { status, body, .. } => {
+            let sentence = sentence(status, &body);
+            // The next request is another one, with the key in use unless a new one is wanted again.
+            if status == 403 {
+                pending::remove(homes, &home.name)?;
+            }
+            return Err(RenewError::Refused { home: name(), sentence });
+        }
+    };
+    let wrong = |what: &str| RenewError::Answer { home: name(), what: what.to_owned() };
+    let chain = chain_of(&answered, &next).ok_or_else(|| wrong("no certificate for the key of the request"))?;
+    let not_after = next_end(bundle, &chain).map_err(wrong)?;
+    let next_key = PrivateKeyDer::try_from(next.serialize_der()).map_err(wrong)?;
+    // Tried before the earlier one is given up.
+    let tls = tls_of(bundle, chain.clone(), &next_key)?;
+    let tried = service.ask(&tls, Request::get(CACERTS)).await?;
+    if tried.status != 200 {
+        return Err(wrong(&format!(
+            "the gate does not admit the new certificate: {}",
+            sentence(tried.status, &tried.body)
+        )));
+    }
+    homes.keep(
+        &home.name,
+        &Bundle { chain, key: BundleKey::Plain(PlainKey::new(&next.serialize_der())), ..bundle.clone() },
+    )?;
+    pending::remove(homes, &home.name)?;
+    Ok(Attempt::Renewed { not_after })
+}
+
+/// Renews the certificate of a home if the last third of its life has begun, at most once an hour, with the key that it has. Returns
+/// `None` if it is not time.
+pub async fn if_due(homes: &Homes, home: &Home) -> Option<Result<Attempt, RenewError>> {
+    let may_be = home.bundle.renewal.is_some() && matches!(home.bundle.key, BundleKey::Plain(_));
+    if !may_be || !is_due(&home.bundle, OffsetDateTime::now_utc()) || !pending::may_ask(homes, &home.name) {
+        return None;
+    }
+    Some(renew(homes, home, Key::Same, None).await)
+}
+
+/// The renewal service of a home.
+struct Service {
+    endpoint: Endpoint,
+    facts: Facts,
+}
+
+impl Service {
+    fn of(home: &Home, server_name: &ServerName) -> Result<Self, RenewError> {
+        let bundle = &home.bundle;
+        let tls_name = TlsName::try_from(server_name.as_str().to_owned())
+            .map_err(|_| RenewError::NoService { home: home.name.clone() })?;
+        let host = bundle.address.clone().unwrap_or_else(|| server_name.as_str().to_owned());
+        let dialled =
+            if host.contains(':') { format!("[{host}]:{}", bundle.port) } else { format!("{host}:{}", bundle.port) };
+        let facts = Facts {
+            home: bundle.home.to_string(),
+            device: bundle.device.to_string(),
+            route: "renewal".to_owned(),
+            server_name: server_name.to_string(),
+            dialled,
+            validity: bundle.chain.first().and_then(validity),
+            own_authority: matches!(bundle.trust, Trust::Authorities(_)),
+        };
+        Ok(Self { endpoint: Endpoint { host, port: bundle.port, server_name: tls_name }, facts })
+    }
+
+    async fn ask(&self, tls: &Tls, request: Request) -> Result<Answer, RenewError> {
+        match http::ask(&self.endpoint, tls, request).await {
+            Asked::Answered(answer) => Ok(answer),
+            Asked::Failed(failure) => {
+                let sentence = self.facts.sentence(&failure, OffsetDateTime::now_utc());
+                Err(RenewError::NotReached { sentence, failure })
+            }
+            Asked::NotHttp(what) => Err(RenewError::Answer { home: self.facts.home.clone(), what }),
+        }
+    }
+}
+
+fn tls_of(bundle: &Bundle, chain: Vec<CertificateDer<'static>>, key: &PrivateKeyDer<'_>) -> Result<Tls, TlsError> {
+    let authorities = match &bundle.trust {
+        Trust::Authorities(authorities) => Some(authorities.as_slice()),
+        Trust::Public => None,
+    };
+    Tls::new(authorities, chain, key)
+}
+
+fn key_pair(key: &PrivateKeyDer<'_>) -> Result<KeyPair, RenewError> {
+    KeyPair::try_from(key).map_err(|error| RenewError::Sign(error.to_string()))
+}
+
+/// A request with the name of the device. The names in it are for people: a gate issues what the certificate before has.
+fn request(bundle: &Bundle, key: &KeyPair) -> Result<Vec<u8>, RenewError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, bundle.device.as_str());
+    let request = params.serialize_request(key).map_err(|error| RenewError::Sign(error.to_string()))?;
+    Ok(request.der().to_vec())
+}
+
+/// The certificate for this key first, and behind it those that come with it.
+fn chain_of(body: &[u8], key: &KeyPair) -> Option<Vec<CertificateDer<'static>>> {
+    let text: Vec<u8> = body.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    let mut all = certs_only::decode(&STANDARD.decode(text).ok()?)?;
+    let spki = key.subject_public_key_info();
+    let fits = |der: &CertificateDer<'_>| {
+        X509Certificate::from_der(der).is_ok_and(|(_, one)| one.public_key().raw == spki.as_slice())
+    };
+    let own = all.iter().position(fits)?;
+    all.swap(0, own);
+    Some(all)
+}
+
+/// When the new certificate expires, if it is one that continues the old one.
+fn next_end(bundle: &Bundle, chain: &[CertificateDer<'static>]) -> Result<OffsetDateTime, &'static str> {
+    let read = |chain: &[CertificateDer<'static>]| {
+        let (_, certificate) = X509Certificate::from_der(chain.first()?).ok()?;
+        Some((certificate.subject().as_raw().to_vec(), certificate.validity().not_after.to_datetime()))
+    };
+    let (old, new) = read(&bundle.chain).zip(read(chain)).ok_or("it cannot be read")?;
+    if old.0 != new.0 {
+        return Err("it is for another name");
+    }
+    if new.1 <= old.1 { Err("it does not expire later than the one in use") } else { Ok(new.1) }
+}
+
+/// What a gate says, in a line.
+fn sentence(status: u16, body: &[u8]) -> String {
+    let text = printable(String::from_utf8_lossy(body).trim(), SENTENCE_MAX);
+    if text.is_empty() { format!("status {status}") } else { text }
+}

@@ -1,0 +1,166 @@
+//! `doorward join`: what is written, shown and removed.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use doorward::bundle::{Bundle, BundleKey};
+use doorward::connector::homes::read_bundle;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject as _;
+
+use crate::common::process::run;
+use crate::common::terminal::on_a_terminal;
+use crate::people::{Issuer, Owner, User, day, mode};
+
+#[test]
+fn joining_keeps_the_file_and_undo_leaves_nothing() {
+    let (owner, user) = (Owner::new(), User::new());
+    let (file, password) = owner.file();
+    let joined = user.joins(&file, &password, &[]).success();
+    assert_eq!(joined.text(), "", "stdout is for data");
+    let home = user.home_file("home.example");
+    assert_eq!((mode(&home), mode(home.parent().unwrap())), (0o600, 0o700));
+    let (kept, given) = (read_bundle(&home).unwrap(), read_bundle(&file).unwrap());
+    assert_eq!(Bundle { key: given.key.clone(), ..kept.clone() }, given);
+    let key = PrivateKeyDer::from_pem_file(owner.path("devices/alice-laptop-key.pem")).unwrap();
+    assert!(matches!(kept.key, BundleKey::Plain(_)));
+    assert_eq!(kept.unlock(""), Ok(key));
+    let program = env!("CARGO_BIN_EXE_doorward");
+    for line in [
+        "home.example is joined: this device is alice-laptop there, with a certificate that is valid until 20"
+            .to_owned(),
+        "  nas  https://nas.home.example/ in a browser that has the .p12 file".to_owned(),
+        format!("  ssh  ssh -o ProxyCommand='{program} connect %h' ssh.home.example"),
+        format!("  smb  {program} forward smb"),
+        format!("To let ssh do that always: {program} join --ssh"),
+    ] {
+        assert!(joined.stderr.contains(&line), "{line:?} is not in\n{joined}");
+    }
+    assert!(!joined.stderr.contains(&password), "{joined}");
+    assert!(!user.path(".ssh").exists(), "ssh is changed only on request");
+
+    let listed = run(&mut user.join(&["--list"])).success().text();
+    assert!(
+        listed.starts_with("home.example  alice-laptop  valid until 20") && listed.contains("\n  smb  "),
+        "{listed}"
+    );
+
+    // Again, without a question: there is nothing new in it.
+    let before = fs::metadata(&home).unwrap().modified().unwrap();
+    let again = user.joins(&file, "wrong", &[]).success();
+    assert!(again.stderr.starts_with("home.example is joined already: "), "{again}");
+    assert_eq!(fs::metadata(&home).unwrap().modified().unwrap(), before);
+
+    let undone = run(&mut user.join(&["--undo", "home.example"])).success();
+    assert!(undone.stderr.starts_with("home.example is removed from this device, with its key."), "{undone}");
+    assert_eq!(fs::read_dir(home.parent().unwrap()).unwrap().count(), 0);
+    let twice = run(&mut user.join(&["--undo", "home.example"])).failure();
+    assert_eq!(twice.status.code(), Some(2));
+    assert!(twice.stderr.contains("no home called \"home.example\" was joined"), "{twice}");
+    assert_eq!(run(&mut user.join(&["--list"])).success().stderr, "This user has joined no home.\n");
+}
+
+#[test]
+fn password_is_asked_for_on_a_terminal_and_not_shown() {
+    let (owner, user) = (Owner::new(), User::new());
+    let (file, password) = owner.file();
+    let mut command = Command::new("/usr/bin/env");
+    command.args(["-u", "XDG_CONFIG_HOME"]).arg(format!("HOME={}", user.path("").display()));
+    command.arg(env!("CARGO_BIN_EXE_doorward")).arg("join").arg(&file);
+    let (shown, code) = on_a_terminal(&command, &["not the password"]);
+    assert_eq!(code, 2, "{shown}");
+    assert!(shown.contains("wrong password; nothing was written"), "{shown}");
+    assert!(!user.home_file("home.example").exists());
+    let (shown, code) = on_a_terminal(&command, &[&format!(" {password} ")]);
+    assert_eq!(code, 0, "{shown}");
+    assert!(shown.contains("Password of ") && !shown.contains(&password), "{shown}");
+    assert!(user.home_file("home.example").exists());
+}
+
+#[test]
+fn wrong_or_missing_passwords_write_nothing() {
+    let (owner, user) = (Owner::new(), User::new());
+    let (file, password) = owner.file();
+    for (wrong, said) in [
+        ("aaaa-bbbb-cccc-dddd-eeee", "wrong password; nothing was written"),
+        (&password[..password.len() - 1], "wrong password; nothing was written"),
+        ("", "a password is needed, and there is no terminal to ask on"),
+    ] {
+        let refused = user.joins(&file, wrong, &[]).failure();
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(refused.stderr.contains(said), "{refused}");
+    }
+    assert!(!user.path(".config").exists());
+    let from = user.path("password");
+    fs::write(&from, format!("{password}\r\nmore\n")).unwrap();
+    run(&mut user.join(&[file.to_str().unwrap(), "--password-file", from.to_str().unwrap()])).success();
+    assert!(user.home_file("home.example").exists());
+}
+
+#[test]
+fn renewed_file_replaces_and_an_older_one_does_not() {
+    let (issuer, user) = (Issuer::new(), User::new());
+    let old = user.given("old.doorward", &issuer.bundle("laptop", -40, 100));
+    let new = user.given("new.doorward", &issuer.bundle("laptop", -1, 500));
+    user.joins(&old, "", &[]).success();
+    let replaced = user.joins(&new, "", &[]).success();
+    assert!(replaced.stderr.starts_with("home.example is replaced: "), "{replaced}");
+    let kept =
+        |chain: &Path| read_bundle(&user.home_file("home.example")).unwrap().chain == read_bundle(chain).unwrap().chain;
+    assert!(kept(&new));
+    let refused = user.joins(&old, "", &[]).failure();
+    assert_eq!(refused.status.code(), Some(7));
+    let said = format!("the certificate here is newer than the one in the file; it is valid until {}", day(500));
+    assert!(refused.stderr.contains(&said), "{refused}");
+    assert!(kept(&new));
+    user.joins(&old, "", &["--replace"]).success();
+    assert!(kept(&old));
+}
+
+#[test]
+fn file_of_a_stranger_does_not_take_over_a_home() {
+    let (issuer, stranger, user) = (Issuer::new(), Issuer::new(), User::new());
+    let own = user.given("own.doorward", &issuer.bundle("laptop", -40, 100));
+    user.joins(&own, "", &[]).success();
+    let before = fs::read(user.home_file("home.example")).unwrap();
+    let public = Bundle { trust: doorward::bundle::Trust::Public, ..issuer.bundle("laptop", -1, 500) };
+    // Called otherwise, but with the same server names: `connect ssh.home.example` would mean it.
+    let renamed = Bundle {
+        home: doorward::model::names::ServerName::parse("other.example").unwrap(),
+        ..stranger.bundle("laptop", -1, 500)
+    };
+    for (bundle, said) in [
+        (stranger.bundle("laptop", -1, 500), "the file names another authority for the gate's certificate"),
+        (public, "the file names another authority for the gate's certificate"),
+        (renamed, "the file names another authority for the gate's certificate"),
+        (issuer.bundle("phone", -1, 500), "this user has joined it as laptop"),
+    ] {
+        let file = user.given("other.doorward", &bundle);
+        let refused = user.joins(&file, "", &[]).failure();
+        assert_eq!(refused.status.code(), Some(7), "{refused}");
+        assert!(refused.stderr.contains(said), "{refused}");
+        assert_eq!(fs::read(user.home_file("home.example")).unwrap(), before);
+    }
+    // Several homes, if that is what the user wants.
+    let file = user.given("other.doorward", &stranger.bundle("laptop", -1, 500));
+    user.joins(&file, "", &["--as", "parents"]).success();
+    let listed = run(&mut user.join(&["--list"])).success().text();
+    assert!(listed.contains("\n  ssh.home.example  ") && listed.contains("\n  ssh.parents  "), "{listed}");
+    run(&mut user.join(&["--undo", "parents"])).success();
+    assert_eq!(fs::read(user.home_file("home.example")).unwrap(), before);
+}
+
+#[test]
+fn home_that_its_owner_calls_otherwise_is_the_same_home() {
+    let (issuer, user) = (Issuer::new(), User::new());
+    user.joins(&user.given("a.doorward", &issuer.bundle("laptop", -40, 100)), "", &["--as", "ours"]).success();
+    let newer = Bundle {
+        home: doorward::model::names::ServerName::parse("ssh.home.example").unwrap(),
+        ..issuer.bundle("laptop", -1, 500)
+    };
+    let replaced = user.joins(&user.given("b.doorward", &newer), "", &[]).success();
+    assert!(replaced.stderr.starts_with("ours is replaced: "), "{replaced}");
+    assert_eq!(read_bundle(&user.home_file("ours")).unwrap(), newer);
+    assert!(!user.home_file("ssh.home.example").exists());
+}
