@@ -80,15 +80,22 @@ impl Tunnel {
         trouble.failures = trouble.failures.saturating_add(1);
         let (first, longest) = PAUSE;
         let pause = first.saturating_mul(1 << trouble.failures.min(10).saturating_sub(1)).min(longest);
-        let now = Instant::now();
-        trouble.pause = Some(now + pause);
+        trouble.pause = Some(Instant::now() + pause);
         trouble.last = Some((OffsetDateTime::now_utc(), text.to_owned()));
-        let again = trouble.said.as_ref().is_some_and(|(when, said)| said == text && now < *when + QUIET);
-        if !again {
-            trouble.said = Some((now, text.to_owned()));
-            drop(trouble);
-            log(&format!("{}: {text}", self.route));
+        drop(trouble);
+        self.say(text, log);
+    }
+
+    /// Says something, unless it was the last that was said, a moment ago.
+    fn say(&self, text: &str, log: &Log) {
+        let mut trouble = self.trouble();
+        let now = Instant::now();
+        if trouble.said.as_ref().is_some_and(|(when, said)| said == text && now < *when + QUIET) {
+            return;
         }
+        trouble.said = Some((now, text.to_owned()));
+        drop(trouble);
+        log(&format!("{}: {text}", self.route));
     }
 
     /// The gate has admitted the device.
@@ -123,7 +130,7 @@ pub(super) async fn listen(
                     }
                     // Too many open files, as a rule: it passes when sessions end.
                     Err(error) => {
-                        log(&format!("{}: cannot accept a connection: {error}", tunnel.route));
+                        tunnel.say(&format!("cannot accept a connection: {error}"), &log);
                         sleep(PAUSE.0).await;
                     }
                 },
