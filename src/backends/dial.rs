@@ -12,8 +12,8 @@ use tracing::debug;
 
 use super::eyeballs::{self, Attempt};
 use super::health::Checked;
-pub use super::opened::First;
 pub use super::opened::Connection;
+pub use super::opened::First;
 use super::opened::{self, Tls, open};
 use super::pool::{Backends, Full, Pool, RETRY_TIMEOUT, Slot};
 use super::resolver::{Resolver, Unresolved};

@@ -241,7 +241,8 @@ impl Config {
         let mut tickets = self.tickets.clone();
         tickets.keys.retain(|key| !tightening.withdrawn_keys.contains(&key.id));
         changed |= tickets != self.tickets;
-        let renewal = self.renewal.as_ref().and_then(|renewal| Some(Renewal { route: routes.pop()?, ..renewal.clone() }));
+        let renewal =
+            self.renewal.as_ref().and_then(|renewal| Some(Renewal { route: routes.pop()?, ..renewal.clone() }));
         changed.then(|| Self { routes, renewal, tickets, ..self.clone() })
     }
 }

@@ -83,7 +83,9 @@ pub enum RenewError {
         home: String,
     },
     /// The key is in a token.
-    #[error("the key of {home} is in a token, which cannot sign requests yet\n  ask the owner of the home for a new certificate")]
+    #[error(
+        "the key of {home} is in a token, which cannot sign requests yet\n  ask the owner of the home for a new certificate"
+    )]
     Token {
         /// The home.
         home: String,
@@ -180,9 +182,15 @@ pub async fn renew(
     let tls = tls_of(bundle, chain.clone(), &next_key)?;
     let tried = service.ask(&tls, Request::get(CACERTS)).await?;
     if tried.status != 200 {
-        return Err(wrong(&format!("the gate does not admit the new certificate: {}", sentence(tried.status, &tried.body))));
+        return Err(wrong(&format!(
+            "the gate does not admit the new certificate: {}",
+            sentence(tried.status, &tried.body)
+        )));
     }
-    homes.keep(&home.name, &Bundle { chain, key: BundleKey::Plain(PlainKey::new(&next.serialize_der())), ..bundle.clone() })?;
+    homes.keep(
+        &home.name,
+        &Bundle { chain, key: BundleKey::Plain(PlainKey::new(&next.serialize_der())), ..bundle.clone() },
+    )?;
     pending::remove(homes, &home.name)?;
     Ok(Attempt::Renewed { not_after })
 }
@@ -209,7 +217,8 @@ impl Service {
         let tls_name = TlsName::try_from(server_name.as_str().to_owned())
             .map_err(|_| RenewError::NoService { home: home.name.clone() })?;
         let host = bundle.address.clone().unwrap_or_else(|| server_name.as_str().to_owned());
-        let dialled = if host.contains(':') { format!("[{host}]:{}", bundle.port) } else { format!("{host}:{}", bundle.port) };
+        let dialled =
+            if host.contains(':') { format!("[{host}]:{}", bundle.port) } else { format!("{host}:{}", bundle.port) };
         let facts = Facts {
             home: bundle.home.to_string(),
             device: bundle.device.to_string(),

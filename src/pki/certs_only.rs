@@ -89,7 +89,10 @@ mod tests {
     #[test]
     fn certificates_are_read_back() {
         let made: Vec<CertificateDer<'static>> = (0..2)
-            .map(|_| Authority::self_signed(KeyType::P256.generate().expect("a key"), "test", 2, |_| ()).expect("an authority"))
+            .map(|_| {
+                Authority::self_signed(KeyType::P256.generate().expect("a key"), "test", 2, |_| ())
+                    .expect("an authority")
+            })
             .map(|authority| authority.certificate().clone())
             .collect();
         for count in 0..=2 {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::config::checked::{Config, Control, HistoryFolder, RenewalFolder, KernelTls, Log, SandboxMode};
+use crate::config::checked::{Config, Control, HistoryFolder, KernelTls, Log, RenewalFolder, SandboxMode};
 
 /// The settings that only a start puts into effect, as they were at the start.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl StartupSettings {
         compare(self.history == new.history.folder, "history.folder");
         // Without it, nothing is written there.
         let renewal = new.renewal.as_ref().map(|renewal| &renewal.folder);
-        compare(renewal.is_none() || self.renewal.as_ref() == renewal, "renewal.folder");
+        compare(renewal.is_none() || renewal == self.renewal.as_ref(), "renewal.folder");
         compare(self.sandbox == new.sandbox, "[sandbox]");
         changed
     }

@@ -22,7 +22,10 @@ fn owner_approves_and_the_device_gets_its_certificate() {
     assert_eq!(stored.status, 202, "{}", stored.body);
     assert!(stored.headers.contains("\nretry-after: 60\n"), "{}", stored.headers);
     let line = house.gate.wait_for_line("the request", |line| line["event"] == "renewal_request");
-    assert_eq!((&line["device"], &line["outcome"], &line["key"]), (&"alice-laptop".into(), &"stored".into(), &"same".into()));
+    assert_eq!(
+        (&line["device"], &line["outcome"], &line["key"]),
+        (&"alice-laptop".into(), &"stored".into(), &"same".into())
+    );
     assert_eq!((mode(&house.folder()), fs::read_dir(house.folder()).unwrap().count()), (0o700, 1));
     assert_eq!(house.send("alice-laptop", &request).status, 202, "it waits");
 
@@ -93,7 +96,11 @@ fn request_with_a_new_key_needs_the_owners_word() {
     // Nothing is issued without the owner, nor by mistake.
     let none = house.ca(&["approve", "--all"]).success();
     assert!(none.stderr.contains("No device waits for an answer that can be given without you"), "{none}");
-    refused(house.ca(&["approve", "alice-laptop"]), 2, &["asks with a new key", sha256, "approve alice-laptop --new-key"]);
+    refused(
+        house.ca(&["approve", "alice-laptop"]),
+        2,
+        &["asks with a new key", sha256, "approve alice-laptop --new-key"],
+    );
     assert_eq!(house.send("alice-laptop", &request).status, 202);
     house.ca(&["approve", "alice-laptop", "--new-key"]).success();
     let sent = house.send("alice-laptop", &request);

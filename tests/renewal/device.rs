@@ -83,13 +83,17 @@ fn certificate_is_renewed_once_the_owner_has_approved() {
     assert_eq!(user.text(), before);
     house.ca(&["approve", "--all"]).success();
     let renewed = user.renew(&["home.example"]).success();
-    assert!(renewed.stderr.contains("The certificate of alice-laptop for home.example is renewed, valid until 2"), "{renewed}");
+    assert!(
+        renewed.stderr.contains("The certificate of alice-laptop for home.example is renewed, valid until 2"),
+        "{renewed}"
+    );
     let after = user.text();
     assert_ne!(after, before);
     assert_eq!((mode(&user.file()), fs::read_dir(user.folder()).unwrap().count()), (0o600, 1));
     // The key is the same, and the gate has seen the new certificate.
     assert!(after.contains(&before[before.find("\nkey = ").unwrap()..]), "{after}");
-    let serials: Vec<Value> = house.home.list().iter().filter(|line| line["kind"] == "device").map(|line| line["serial"].clone()).collect();
+    let serials: Vec<Value> =
+        house.home.list().iter().filter(|line| line["kind"] == "device").map(|line| line["serial"].clone()).collect();
     let closed = house.gate.wait_closed("renewal", 4);
     assert_eq!(closed.last().unwrap()["certificate"]["serial"], serials[1], "{closed:?}");
 }

@@ -13,14 +13,18 @@ fn strangers_end_in_the_handshake() {
     let mut curl = house.curl(None, RENEW, REENROLL);
     run(curl.args(["--data-binary", "x"])).failure();
     let lines = house.gate.wait_rejected("certificate", "required", 1);
-    assert_eq!((&lines[0]["route"], lines[0]["alert"].as_str().unwrap().contains("certificate_required")), (&"renewal".into(), true));
+    assert_eq!(
+        (&lines[0]["route"], lines[0]["alert"].as_str().unwrap().contains("certificate_required")),
+        (&"renewal".into(), true)
+    );
     // Of another household.
     let other = Home::with_authorities();
     other.ca(&["device", "alice-laptop"]).success();
     for file in ["alice-laptop.pem", "alice-laptop-key.pem"] {
         fs::copy(other.path(&format!("devices/{file}")), house.home.path(&format!("devices/other-{file}"))).unwrap();
     }
-    fs::rename(house.home.path("devices/other-alice-laptop-key.pem"), house.home.path("devices/other-key.pem")).unwrap();
+    fs::rename(house.home.path("devices/other-alice-laptop-key.pem"), house.home.path("devices/other-key.pem"))
+        .unwrap();
     fs::rename(house.home.path("devices/other-alice-laptop.pem"), house.home.path("devices/other.pem")).unwrap();
     run(&mut house.curl(Some("other"), RENEW, REENROLL)).failure();
     house.gate.wait_rejected("certificate", "unknown_ca", 1);
@@ -32,8 +36,13 @@ fn revoked_device_is_refused_and_logged() {
     let house = House::of(&["alice-laptop", "bob-laptop"]);
     house.ca(&["revoke", "alice-laptop"]).success();
     let mut curl = house.curl(Some("alice-laptop"), RENEW, REENROLL);
-    run(curl.args(["--header", "Content-Type: application/pkcs10", "--data-binary", &house.request("devices/alice-laptop-key.pem")]))
-        .failure();
+    run(curl.args([
+        "--header",
+        "Content-Type: application/pkcs10",
+        "--data-binary",
+        &house.request("devices/alice-laptop-key.pem"),
+    ]))
+    .failure();
     let lines = house.gate.wait_rejected("certificate", "revoked", 1);
     assert_eq!(lines[0]["route"], "renewal");
     assert_eq!(fs::read_dir(house.folder()).unwrap().count(), 0);

@@ -144,10 +144,8 @@ impl Places {
         let Some(file) = config_file(&self.folder, store) else {
             return Err(CaError::usage(format!("the gate's configuration is not here\n  {name_it}")));
         };
-        let folder = config::load_renewal_folder(&file).map_err(|errors| CaError {
-            code: exit::CONFIG,
-            message: errors.to_string(),
-        })?;
+        let folder = config::load_renewal_folder(&file)
+            .map_err(|errors| CaError { code: exit::CONFIG, message: errors.to_string() })?;
         let places = folder.map(|folder| folder.places()).unwrap_or_default();
         places.into_iter().next().ok_or_else(|| {
             CaError::usage(format!(
@@ -161,10 +159,10 @@ impl Places {
 
 impl Requests {
     fn act<T>(&self, call: impl FnOnce(&RequestFolder) -> io::Result<T>) -> Result<T, CaError> {
-        self.folder.actor().act(|| call(&RequestFolder::new(&self.path))).map_err(|error| CaError {
-            code: exit::UNEXPECTED,
-            message: format!("{}: {error}", self.path.display()),
-        })
+        self.folder
+            .actor()
+            .act(|| call(&RequestFolder::new(&self.path)))
+            .map_err(|error| CaError { code: exit::UNEXPECTED, message: format!("{}: {error}", self.path.display()) })
     }
 
     /// Every request without an answer.
@@ -288,7 +286,9 @@ pub(super) fn approve_all(args: &ApproveArgs) -> Result<(), CaError> {
         // The gate knows the certificate, and that it is the device's, before the device has it.
         published::inventory(&store);
         requests.act(|folder| folder.decide(request, Some(&approved.certificate))).map_err(|error| {
-            error.with_line("the certificate is issued, but the gate cannot give it to the device: run the command again")
+            error.with_line(
+                "the certificate is issued, but the gate cannot give it to the device: run the command again",
+            )
         })?;
         text.push_str(&format!(
             "Issued a certificate for {}, valid until {}. The device gets it when it asks again.\n",

@@ -57,7 +57,10 @@ fn find(name: Option<&str>) -> Result<(Homes, Home), String> {
     if let Some(name) = name {
         let home = homes.get(name).map_err(|error| error.to_string())?;
         let home = home.ok_or_else(|| {
-            format!("this device has not joined a home called {}\n  to see those that it has: doorward join --list", word(name))
+            format!(
+                "this device has not joined a home called {}\n  to see those that it has: doorward join --list",
+                word(name)
+            )
         })?;
         return Ok((homes, home));
     }
@@ -66,7 +69,10 @@ fn find(name: Option<&str>) -> Result<(Homes, Home), String> {
         return Err(broken.to_string());
     }
     match joined.homes.len() {
-        0 => Err("this device has not joined a home\n  take the file that its owner gave you: doorward join FILE".to_owned()),
+        0 => {
+            Err("this device has not joined a home\n  take the file that its owner gave you: doorward join FILE"
+                .to_owned())
+        }
         1 => Ok((homes, joined.homes.swap_remove(0))),
         _ => {
             let names: Vec<&str> = joined.homes.iter().map(|home| home.name.as_str()).collect();
@@ -85,7 +91,12 @@ fn attempt(homes: &Homes, home: &Home, args: &RenewArgs) -> ExitCode {
     loop {
         match runtime.block_on(renew(homes, home, key, args.server_name.as_ref())) {
             Ok(Attempt::Renewed { not_after }) => {
-                errln!("The certificate of {} for {} is renewed, valid until {}.", home.bundle.device, home.name, not_after.date());
+                errln!(
+                    "The certificate of {} for {} is renewed, valid until {}.",
+                    home.bundle.device,
+                    home.name,
+                    not_after.date()
+                );
                 return exit::OK.into();
             }
             Ok(Attempt::Waits { again, key }) => {

@@ -208,8 +208,8 @@ fn check_routes(
 ) -> (Vec<Checked>, Vec<Expectation>, Option<Option<Renewal>>) {
     // The defaults are checked even if no route uses them: a file that is named has to be right.
     let routes = raw.routes.as_deref().unwrap_or_default();
-    let in_use = !raw.renewal.is_absent()
-        || routes.iter().any(|route| route.client_auth.is_absent() && !is_passthrough(route));
+    let in_use =
+        !raw.renewal.is_absent() || routes.iter().any(|route| route.client_auth.is_absent() && !is_passthrough(route));
     let client_auth = raw
         .client_auth
         .value()

@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::fields::Event;
-use super::priority::Line;
 use super::form::Form;
 use super::health::{Health, to_stderr};
+use super::priority::Line;
 
 /// How many bytes wait for a slow reader. Further lines are left out and counted: a gate that waits for its log could be
 /// stopped by filling it.
