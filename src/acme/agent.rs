@@ -11,7 +11,7 @@ use std::time::Duration;
 use instant_acme::CertificateIdentifier;
 use time::OffsetDateTime;
 use tokio::net::lookup_host;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::dns::{DnsPublisher, DnsResponder};
 use super::http::Client;
@@ -34,6 +34,8 @@ use crate::sandbox::{Incomplete, Sandbox};
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// How often the lock of the folder is tried, where another process has it: the agent of a gate that is being replaced.
 const LOCK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a folder with a file that cannot be read is looked at again.
+const BROKEN_INTERVAL: Duration = Duration::from_secs(300);
 /// How long the gate may take to read a message.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many names are looked up after a failure, and how long that may take in all.
@@ -161,8 +163,9 @@ impl Agent<'_> {
                 }
                 Err(error) => {
                     // Whatever is wrong with the folder: nothing is ordered that could not be kept.
-                    let failed = Failed::new(error);
-                    self.failed(&acme.directory, &failed, &responder).await?;
+                    self.forced = false;
+                    self.failed(&acme.directory, &Failed::new(error), &responder).await?;
+                    self.rest(BROKEN_INTERVAL, &responder).await?;
                 }
             }
         }
@@ -274,7 +277,10 @@ impl Agent<'_> {
             Ok(())
         });
         match kept {
-            Err(failed) => self.failed(directory, &failed, responder).await,
+            Err(failed) => {
+                let wait = self.failed(directory, &failed, responder).await?;
+                self.rest(wait, responder).await
+            }
             Ok(()) if is_trial => self.tell(|told| told.failure = None).await,
             Ok(()) => {
                 self.window = None;
@@ -302,13 +308,13 @@ impl Agent<'_> {
         }
     }
 
-    /// Keeps and tells why an order has failed, and waits a little where that cannot be kept.
+    /// Keeps and tells why an order has failed. Returns how long it is to be waited where the next step does not find that out.
     async fn failed(
         &mut self,
         directory: &AcmeDirectory,
         failed: &Failed,
         responder: &GateResponder<'_>,
-    ) -> Result<(), Ended> {
+    ) -> Result<Duration, Ended> {
         let now = OffsetDateTime::now_utc().unix_timestamp();
         let ordered = Ordered { directory: directory.url.clone(), names: self.acme.names.clone() };
         let before = self.store.failures().ok().flatten().filter(|before| before.ordered.names == ordered.names);
@@ -326,8 +332,7 @@ impl Agent<'_> {
             told.failed += 1;
         })
         .await?;
-        // The next step would not know of it.
-        if kept.is_err() { self.rest(wait, responder).await } else { Ok(()) }
+        Ok(if kept.is_err() { wait } else { Duration::ZERO })
     }
 
     /// The lock of the folder.
@@ -346,7 +351,8 @@ impl Agent<'_> {
                     }
                 }
             }
-            self.rest(LOCK_INTERVAL, responder).await?;
+            // Not `rest`: what the owner wants has to wait for the lock, too.
+            self.listen(sleep(LOCK_INTERVAL), responder).await?;
         }
     }
 

@@ -156,6 +156,7 @@ mod tests {
         challenges.offer(&name("nas.home.example"), Sha256([7; 32])).expect("a challenge");
         assert!(challenges.find(&name("nas.home.example")).is_some());
         assert!(challenges.find(&name("ssh.home.example")).is_none());
+        assert_eq!(challenges.names_pending(), 1);
         challenges.withdraw(&name("nas.home.example"));
         assert!(challenges.find(&name("nas.home.example")).is_none());
         challenges.offer(&name("nas.home.example"), Sha256([7; 32])).expect("a challenge");
@@ -163,6 +164,7 @@ mod tests {
         assert!(challenges.find(&name("nas.home.example")).is_some());
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(challenges.find(&name("nas.home.example")).is_none());
+        assert_eq!(challenges.names_pending(), 0);
     }
 
     #[test]

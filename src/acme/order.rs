@@ -319,7 +319,8 @@ impl<R: Responder> Attempt<'_, R> {
         let _ = read.await;
         match own {
             _ if !told.is_empty() => {
-                Failed { facts: ProblemFacts::default().with_names(names), ..Failed::new(told.join("; ")) }
+                let facts = Box::new(ProblemFacts::default().with_names(names));
+                Failed { facts, ..Failed::new(told.join("; ")) }
             }
             Some(problem) => self.failed(&AcmeError::Api(problem)),
             None => Failed::new("the server has refused the order, and does not say why"),

@@ -40,7 +40,7 @@ pub(super) fn failed(client: &Client, error: &AcmeError) -> Failed {
         AcmeError::Json(error) => Failed::new(format!("the server's answer is not one of ACME: {error}")),
         other => Failed::new(readable(&other.to_string())),
     };
-    Failed { retry_after: client.retry_after(), facts: facts(error), ..failed }
+    Failed { retry_after: client.retry_after(), facts: Box::new(facts(error)), ..failed }
 }
 
 /// What is known of the cause.

@@ -3,7 +3,11 @@
 //! It is a pure function of what the ACME server has said and of what this machine knows of the names. The server's own words are
 //! told beside it, so nothing here repeats them. Error types: RFC 8555 section 6.7, RFC 8737, RFC 8659, RFC 9773.
 
+mod address;
+
 use std::net::IpAddr;
+
+use self::address::{SHARED, is_shared, not_public};
 
 /// The most remedies that are told.
 const REMEDIES_MAX: usize = 6;
@@ -417,40 +421,8 @@ impl Obstacle {
     }
 }
 
-const SHARED: &str = "which your provider shares among its customers (CGNAT)";
-
 const ACCOUNT_CLOSED: &str = "The account at the ACME server was closed, by its operator or with a copy of its key. The next attempt makes \
                               another one with a new key. If you did not close it, somebody has had the key.";
-
-/// What an address is that no one on the internet can connect to.
-fn not_public(address: IpAddr) -> Option<&'static str> {
-    if is_shared(address) {
-        return Some(SHARED);
-    }
-    let (loopback, private, local, unspecified) = match address.to_canonical() {
-        IpAddr::V4(address) => {
-            (address.is_loopback(), address.is_private(), address.is_link_local(), address.is_unspecified())
-        }
-        IpAddr::V6(address) => {
-            let local = address.is_unicast_link_local();
-            (address.is_loopback(), address.is_unique_local(), local, address.is_unspecified())
-        }
-    };
-    if loopback || unspecified {
-        Some("an address that means each machine itself (loopback)")
-    } else if private {
-        Some("a private address of a home network")
-    } else if local {
-        Some("an address of one network segment (link-local)")
-    } else {
-        None
-    }
-}
-
-/// Whether a provider shares the address among its customers (RFC 6598).
-fn is_shared(address: IpAddr) -> bool {
-    matches!(address.to_canonical(), IpAddr::V4(address) if matches!(address.octets(), [100, second, ..] if second & 0xc0 == 64))
-}
 
 #[cfg(test)]
 mod tests;

@@ -52,7 +52,7 @@ pub(super) struct Failed {
     /// How long it has asked to wait.
     pub(super) retry_after: Option<Duration>,
     /// What is known of the cause, for the remedies.
-    pub(super) facts: ProblemFacts,
+    pub(super) facts: Box<ProblemFacts>,
 }
 
 impl fmt::Display for Failed {
@@ -63,12 +63,12 @@ impl fmt::Display for Failed {
 
 impl From<StoreError> for Failed {
     fn from(error: StoreError) -> Self {
-        Self { facts: ProblemFacts::obstacle(Obstacle::Storage), ..Self::new(error) }
+        Self { facts: Box::new(ProblemFacts::obstacle(Obstacle::Storage)), ..Self::new(error) }
     }
 }
 
 impl Failed {
     pub(super) fn new(error: impl fmt::Display) -> Self {
-        Self { error: error.to_string(), rate_limited: false, retry_after: None, facts: ProblemFacts::default() }
+        Self { error: error.to_string(), rate_limited: false, retry_after: None, facts: Box::default() }
     }
 }

@@ -216,8 +216,8 @@ impl Admission {
                 EvictingSlots::take(&self.silent_on_probation, source, false, bounds)
             }
         };
-        let is_short = refused.is_some() && names == 0;
-        let hello_deadline = if is_short { deadline.min(at + PROBATION_HELLO_TIMEOUT) } else { deadline };
+        let hello_timeout = if names == 0 { PROBATION_HELLO_TIMEOUT } else { validators::HELLO_TIMEOUT };
+        let hello_deadline = if refused.is_some() { deadline.min(at + hello_timeout) } else { deadline };
         let probation = refused.map(|refused| {
             let reset = refused.reason() == Reason::SourceBanned && limits.banned == Banned::Drop;
             Box::new(Probation { reset, validators_only, ..Probation::of(refused) })

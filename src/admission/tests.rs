@@ -67,12 +67,17 @@ async fn connect(gate: &(Admission, Arc<checked::Listener>)) -> Result<Admitted,
 
 /// The same; one on probation counts as admitted.
 async fn on_probation(gate: &(Admission, Arc<checked::Listener>)) -> Result<Admitted, Reason> {
+    admit(gate, 0).await
+}
+
+/// A connection from this machine, while so many names have a pending order.
+async fn admit(gate: &(Admission, Arc<checked::Listener>), names: usize) -> Result<Admitted, Reason> {
     let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let _client = TcpStream::connect(socket.local_addr().expect("an address")).await.expect("a client");
     let (stream, peer) = socket.accept().await.expect("a connection");
     let at = Instant::now();
     let accepted = Accepted { stream: stream.into(), peer, listener: Arc::clone(&gate.1), at };
-    gate.0.admit(accepted, at, 0, |_| {}).await.map_err(|rejection| rejection.reason())
+    gate.0.admit(accepted, at + Duration::from_secs(60), names, |_| {}).await.map_err(|rejection| rejection.reason())
 }
 
 fn vouch(gate: &(Admission, Arc<checked::Listener>), admitted: &mut Admitted) {
@@ -194,6 +199,55 @@ async fn silent_connections_of_a_trusted_source_are_evicted() {
         held.push(next);
     }
     assert_eq!(connect(&gate).await.map(|_| ()), Err(Reason::SourceLimit));
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_connections_are_fewer_while_an_order_is_pending() {
+    for (names, most, longest) in [(0, 16, PROBATION_HELLO_TIMEOUT), (1, 8, validators::HELLO_TIMEOUT)] {
+        let gate = admission("handshakes = 32");
+        gate.0.ban(HERE);
+        let mut held = Vec::new();
+        for _ in 0..20 {
+            held.push(admit(&gate, names).await.expect("admitted on probation"));
+        }
+        assert_eq!(held.iter().filter(|one| !was_evicted(one)).count(), most, "{names}");
+        assert!(held.iter().all(|one| one.hello_deadline == one.at + longest));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn validators_have_places_of_their_own() {
+    let gate = admission("handshakes = 16\nconnections = 20");
+    let mut held = Vec::new();
+    for _ in 0..10 {
+        let mut admitted = admit(&gate, 1).await.expect("a slot");
+        let evicted = gate.0.validator(&mut admitted.slots, 1);
+        held.push((admitted, evicted));
+    }
+    // Four of one source, of eight in all.
+    let taken = held.iter().filter(|(admitted, _)| !was_evicted(admitted)).count();
+    assert_eq!(taken, 4);
+    // Other handshakes take none of these, and have all of theirs.
+    let mut others = Vec::new();
+    for _ in 0..10 {
+        others.push(connect(&gate).await.expect("a slot"));
+    }
+    assert!(!others.iter().any(was_evicted));
+    assert_eq!(held.iter().skip(6).filter(|(admitted, _)| was_evicted(admitted)).count(), 0);
+    // Beyond the limit of all connections there is room for four more of the source, until they have shown what they are.
+    assert_eq!(admit(&gate, 0).await.map(drop), Err(Reason::ConnectionLimit));
+    let mut beyond = Vec::new();
+    for _ in 0..6 {
+        beyond.push(admit(&gate, 1).await.expect("a place beyond the limit"));
+    }
+    assert_eq!(beyond.iter().filter(|one| !was_evicted(one)).count(), 4);
+    let mut last = beyond.pop().expect("the last one");
+    assert_eq!(gate.0.turn(&mut last.slots, true).await.map_err(|told| told.reason()), Err(Reason::ConnectionLimit));
+    assert_eq!(gate.0.without_certificate(&mut last.slots).map_err(|told| told.reason()), Err(Reason::ConnectionLimit));
+    gate.0.validator(&mut last.slots, 1);
+    drop((held, others, beyond, last));
+    assert!(connect(&gate).await.is_ok());
+    assert_eq!(gate.0.connections.taken(), 0);
 }
 
 #[tokio::test]

@@ -1,13 +1,16 @@
 //! Validators of pending orders (RFC 8737): no limit and no ban turns them away, since a failed validation costs the owner the
 //! certificate.
 //!
-//! They are known by their ClientHello only. While an order is pending, a connection beyond a limit may therefore show its
-//! ClientHello in the time that others have. What is held meanwhile is bounded, and makes room for the next one: the oldest of
-//! the source that holds the most is closed. A client that turns out to be no validator is refused as it would have been.
+//! They are known by their ClientHello only. While an order is pending, a connection beyond a limit may therefore show it. What is
+//! held meanwhile is bounded, and makes room for the next one: the oldest of the source that holds the most is closed. A client
+//! that turns out to be no validator is refused as it would have been.
 
 use tokio::sync::Notify;
 
 use super::*;
+
+/// How long the ClientHello of a connection beyond a limit may take while an order is pending. A lost packet comes again by then.
+pub(super) const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How many validators may come for one name. Public authorities look from five places or more.
 const PER_NAME: usize = 16;
@@ -62,12 +65,12 @@ impl Admission {
             vouches: None,
             without_certificate: None,
         };
-        Some(Admitted { stream, client, destination, listener, at, hello_deadline: deadline, slots })
+        let hello_deadline = deadline.min(at + HELLO_TIMEOUT);
+        Some(Admitted { stream, client, destination, listener, at, hello_deadline, slots })
     }
 }
 
-/// The bounds of validators for so many names: half of `limits.handshakes` at most, so that with those it is less than the half
-/// of all connections that clients without a certificate leave.
+/// The bounds of validators for so many names. They are fewer than the handshakes of all clients may be.
 fn validators(names: usize, limits: &checked::Limits) -> Bounds {
     Bounds {
         all: names.saturating_mul(PER_NAME).min(limits.handshakes / 2).max(FEW),

@@ -12,11 +12,12 @@ pub const CONFIG: u8 = 3;
 pub const START: u8 = 4;
 /// The gate stopped, but had to cut connections that did not end in time.
 pub const CUT: u8 = 5;
-/// `explain`: no, and the output says why.
+/// `explain`: no, and the output says why; `connect`: the gate refuses this device.
 pub const REFUSED: u8 = 6;
 /// `init`, `ca`, `join`: files exist already, and nothing was written.
 pub const EXISTS: u8 = 7;
-/// `why`, `status`, `sessions`, `history`, `reload`, `cut`, `upgrade`, `certificate`: no gate answers, or it refused the request; stderr says what to do.
+/// `why`, `status`, `sessions`, `history`, `reload`, `cut`, `upgrade`, `certificate`: no gate answers, or it refused the request; stderr says
+/// what to do. `connect`: the gate cannot be reached; `forward --status`: no forwarder runs.
 pub const NO_GATE: u8 = 8;
 /// `share`, `ca device --qr`: the link was closed before the certificate was fetched.
 pub const NOT_FETCHED: u8 = 9;
@@ -28,9 +29,11 @@ pub const NOT_DELIVERED: u8 = 11;
 
 /// `certificate renew`: no certificate was issued.
 pub const NOT_ISSUED: u8 = 12;
+/// `connect`: the connection was cut, so that bytes may be missing.
+pub const LOST: u8 = 13;
 
 /// `renew`: the owner of the gate has not decided yet.
-pub const WAITING: u8 = 13;
+pub const WAITING: u8 = 14;
 
 /// The table for `--help`.
 pub(super) const HELP: &str = "\
@@ -41,13 +44,15 @@ Exit codes:
   3  the configuration has errors
   4  the gate cannot start, for example because an address is in use; upgrade: it was not replaced
   5  the gate stopped, but had to cut connections that did not end in time
-  6  explain: no; renew: the gate refuses this device, or its owner the request
+  6  explain: no; connect, renew: the gate refuses this device, or its owner the request
   7  init, ca, join: files exist already, and nothing was written
-  8  why, status, sessions, history, reload, cut, upgrade, certificate: no gate answers, or permission was denied
+  8  why, status, sessions, history, reload, cut, upgrade, certificate: no gate answers, or permission was denied; connect, forward, renew: no answer
   9  share, ca device --qr: the link was closed before it was used
   10  ca revoke, ca renew, ca server, certificate use: written, but not known to be in force at the gate
   11  notify: a receiver did not take the message
-  12  certificate renew: no certificate was issued";
+  12  certificate renew: no certificate was issued
+  13  connect: the connection was cut, and bytes may be missing
+  14  renew: the owner of the gate has not decided yet";
 
 /// The same, code by code.
 pub(super) fn codes() -> Vec<(&'static str, &'static str)> {

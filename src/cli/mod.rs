@@ -163,6 +163,18 @@ enum Command {
     /// Sends a message that says that it is a test, and prints the answer. The exit code is 11 if a receiver does not take it.
     #[command(after_help = notify::EXAMPLE)]
     Notify(notify::NotifyArgs),
+    /// Connect standard input and output to a service of a home: for ssh and other programs that cannot show a certificate
+    ///
+    /// For a device whose file was taken over by "doorward join". If the gate refuses the device, a sentence on stderr says why, and
+    /// what to do.
+    #[command(after_help = connector::connect::EXAMPLE)]
+    Connect(connector::connect::ConnectArgs),
+    /// Offer services of a home on local ports: SMB, databases, any program that cannot show a certificate
+    ///
+    /// Runs until SIGTERM or Ctrl-C. Only programs on this machine can connect to the ports. Each connection is made anew, so that a
+    /// laptop can sleep and change its network; new files of the device are used once they are there.
+    #[command(after_help = connector::forward::EXAMPLE)]
+    Forward(connector::forward::ForwardArgs),
     /// Show a page of the manual, or the help of a command
     ///
     /// The manual is part of the program: nothing is read from elsewhere. On a terminal it is shown by the program that
@@ -320,6 +332,8 @@ pub fn main() -> ExitCode {
         Command::Notify(args) => notify::run(&args),
         Command::Notifier(args) => notify::send(&args),
         Command::AcmeAgent(args) => run::order(&args),
+        Command::Connect(args) => connector::connect::run(&args),
+        Command::Forward(args) => connector::forward::run(&args),
         Command::Help(args) => help::run(&args),
         Command::Generate(args) => help::generate(&args),
     }

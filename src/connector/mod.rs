@@ -6,11 +6,14 @@
 pub mod dial;
 pub mod fault;
 mod folder;
+pub mod forward;
 pub mod homes;
 pub mod platform;
 pub mod refusal;
+pub mod remote;
 pub mod renew;
 pub mod session;
+pub mod source;
 pub mod ssh;
 pub mod stdio;
 pub mod tls;

@@ -1,8 +1,12 @@
 //! What only one kind of system has. Everything else of the connector is the same everywhere.
 
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::Pin;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 
 /// A stream to read from, of whatever kind.
 pub type Reader = Pin<Box<dyn AsyncRead + Send>>;
@@ -10,20 +14,33 @@ pub type Reader = Pin<Box<dyn AsyncRead + Send>>;
 /// A stream to write to.
 pub type Writer = Pin<Box<dyn AsyncWrite + Send>>;
 
+/// What can be listened on.
+#[derive(Clone, Copy, Debug)]
+pub enum Address<'a> {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A unix socket, for this user alone.
+    Unix(&'a Path),
+}
+
 #[cfg(unix)]
 mod system {
-    use std::fs::{DirBuilder, File};
+    use std::fmt;
+    use std::fs::{self, DirBuilder, File};
     use std::io;
+    use std::net::SocketAddr;
     use std::os::fd::AsFd;
-    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
-    use std::path::Path;
+    use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+    use std::path::{Path, PathBuf};
     use std::pin::Pin;
     use std::task::{Context, Poll, ready};
 
     use rustix::fs::{FileType, fstat};
-    use tokio::io::AsyncWrite;
+    use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, UnixListener, UnixStream};
+    use tokio::signal::unix::{SignalKind, signal};
 
-    use super::{Reader, Writer};
+    use super::{Address, Reader, Writer};
     use crate::sys::inherited::InheritedSocket;
 
     /// Standard input, without a thread where the system permits it.
@@ -92,6 +109,129 @@ mod system {
         let _ = rustix::pipe::fcntl_setpipe_size(pipe, SIZE);
     }
 
+    /// A local address that is listened on.
+    pub(in crate::connector) enum Listener {
+        Tcp(TcpListener),
+        Unix(UnixSocket),
+    }
+
+    impl fmt::Display for Listener {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            match (self, self.address()) {
+                (_, Some(address)) => address.fmt(f),
+                (Self::Tcp(_), None) => f.write_str("an address"),
+                (Self::Unix(socket), None) => write!(f, "unix:{}", socket.path.display()),
+            }
+        }
+    }
+
+    impl Listener {
+        pub(in crate::connector) fn bind(address: Address<'_>) -> io::Result<Self> {
+            match address {
+                Address::Tcp(address) => {
+                    let listener = std::net::TcpListener::bind(address)?;
+                    listener.set_nonblocking(true)?;
+                    Ok(Self::Tcp(TcpListener::from_std(listener)?))
+                }
+                Address::Unix(path) => UnixSocket::bind(path).map(Self::Unix),
+            }
+        }
+
+        /// The TCP address, if it is one.
+        pub(in crate::connector) fn address(&self) -> Option<SocketAddr> {
+            match self {
+                Self::Tcp(listener) => listener.local_addr().ok(),
+                Self::Unix(_) => None,
+            }
+        }
+
+        pub(in crate::connector) async fn accept(&self) -> io::Result<(Reader, Writer)> {
+            match self {
+                Self::Tcp(listener) => super::accept(listener).await,
+                Self::Unix(socket) => {
+                    let (reader, writer) = socket.listener.accept().await?.0.into_split();
+                    Ok((Box::pin(reader), Box::pin(writer)))
+                }
+            }
+        }
+    }
+
+    /// A unix socket for this user alone, which is removed with this.
+    pub(in crate::connector) struct UnixSocket {
+        listener: UnixListener,
+        path: PathBuf,
+    }
+
+    impl UnixSocket {
+        fn bind(path: &Path) -> io::Result<Self> {
+            match fs::symlink_metadata(path) {
+                Ok(found) if !found.file_type().is_socket() => return Err(io::ErrorKind::AddrInUse.into()),
+                Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
+                    return Err(io::ErrorKind::AddrInUse.into());
+                }
+                // Of a process that was killed.
+                Ok(_) => fs::remove_file(path)?,
+                Err(_) => {}
+            }
+            // It gets its name once no other user can connect.
+            let hidden = path.with_extension(format!("new-{}", std::process::id()));
+            let _ = fs::remove_file(&hidden);
+            let listener = UnixListener::bind(&hidden)?;
+            fs::set_permissions(&hidden, fs::Permissions::from_mode(0o600))?;
+            fs::rename(&hidden, path)?;
+            Ok(Self { listener, path: path.to_owned() })
+        }
+    }
+
+    impl Drop for UnixSocket {
+        fn drop(&mut self) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+
+    /// Answers questions of this user.
+    pub(in crate::connector) struct StatusSocket(UnixSocket);
+
+    impl StatusSocket {
+        pub(in crate::connector) fn bind(path: &Path) -> io::Result<Self> {
+            if let Some(folder) = path.parent() {
+                fs::create_dir_all(folder)?;
+            }
+            UnixSocket::bind(path).map(Self)
+        }
+
+        /// Answers each connection with a text.
+        pub(in crate::connector) async fn answer(self, text: impl Fn() -> String) {
+            loop {
+                if let Ok((mut stream, _)) = self.0.listener.accept().await {
+                    let _ = stream.write_all(text().as_bytes()).await;
+                }
+                // Also after an error, which may last.
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        }
+    }
+
+    /// Asks another process of this user.
+    pub(in crate::connector) async fn ask_status(path: &Path) -> io::Result<String> {
+        let mut text = String::new();
+        UnixStream::connect(path).await?.read_to_string(&mut text).await?;
+        Ok(text)
+    }
+
+    /// Waits until the process is asked to end.
+    pub async fn asked_to_stop() {
+        let signals = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+        let [Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)] = signals else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+
     enum Kind {
         Pipe,
         Socket,
@@ -137,11 +277,15 @@ mod system {
 
 #[cfg(not(unix))]
 mod system {
+    use std::fmt;
     use std::fs::{File, create_dir_all};
     use std::io;
+    use std::net::SocketAddr;
     use std::path::Path;
 
-    use super::{Reader, Writer};
+    use tokio::net::TcpListener;
+
+    use super::{Address, Reader, Writer};
 
     /// Creates a folder. In the folder of the user's settings, it is the user's alone.
     pub(in crate::connector) fn create_private(folder: &Path) -> io::Result<()> {
@@ -167,6 +311,63 @@ mod system {
     pub(in crate::connector) fn stdout() -> Writer {
         Box::pin(tokio::io::stdout())
     }
+
+    /// A local address that is listened on.
+    pub(in crate::connector) struct Listener(TcpListener);
+
+    impl fmt::Display for Listener {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.address().map_or_else(|| f.write_str("an address"), |address| address.fmt(f))
+        }
+    }
+
+    impl Listener {
+        pub(in crate::connector) fn bind(address: Address<'_>) -> io::Result<Self> {
+            let Address::Tcp(address) = address else { return Err(io::ErrorKind::Unsupported.into()) };
+            let listener = std::net::TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            Ok(Self(TcpListener::from_std(listener)?))
+        }
+
+        pub(in crate::connector) fn address(&self) -> Option<SocketAddr> {
+            self.0.local_addr().ok()
+        }
+
+        pub(in crate::connector) async fn accept(&self) -> io::Result<(Reader, Writer)> {
+            super::accept(&self.0).await
+        }
+    }
+
+    /// There is none here.
+    pub(in crate::connector) struct StatusSocket;
+
+    impl StatusSocket {
+        pub(in crate::connector) fn bind(_: &Path) -> io::Result<Self> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        pub(in crate::connector) async fn answer(self, _: impl Fn() -> String) {}
+    }
+
+    pub(in crate::connector) async fn ask_status(_: &Path) -> io::Result<String> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Waits until the process is asked to end.
+    pub async fn asked_to_stop() {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    }
 }
 
-pub(super) use system::{create_private, others_can_read, stdin, stdout, sync};
+async fn accept(listener: &TcpListener) -> io::Result<(Reader, Writer)> {
+    let (stream, _) = listener.accept().await?;
+    // Not vital.
+    let _ = stream.set_nodelay(true);
+    let (reader, writer) = stream.into_split();
+    Ok((Box::pin(reader), Box::pin(writer)))
+}
+
+pub use system::asked_to_stop;
+pub(super) use system::{Listener, StatusSocket, ask_status, create_private, others_can_read, stdin, stdout, sync};

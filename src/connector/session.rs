@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -32,9 +33,23 @@ const LAST_WORD: Duration = Duration::from_secs(5);
 pub struct Moved {
     to_gate: AtomicU64,
     from_gate: AtomicU64,
+    /// What this counts for as well.
+    total: Option<Arc<Self>>,
 }
 
 impl Moved {
+    /// For one of several sessions that are counted together.
+    pub fn part_of(total: Arc<Self>) -> Self {
+        Self { total: Some(total), ..Self::default() }
+    }
+
+    fn count(&self, which: fn(&Self) -> &AtomicU64, bytes: u64) {
+        which(self).fetch_add(bytes, Ordering::Relaxed);
+        if let Some(total) = &self.total {
+            which(total).fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
     /// Bytes that the gate was sent.
     pub fn to_gate(&self) -> u64 {
         self.to_gate.load(Ordering::Relaxed)
@@ -69,14 +84,15 @@ where
     let (mut local_reader, mut local_writer) = local;
     let (mut gate_reader, mut gate_writer) = split(gate);
     let mut up = Box::pin(async {
-        match copy(&mut local_reader, &mut gate_writer, &moved.to_gate).await {
+        match copy(&mut local_reader, &mut gate_writer, |bytes| moved.count(|moved| &moved.to_gate, bytes)).await {
             // A program whose output cannot be read has ended.
             Ok(()) | Err(Broken::Reader(_)) => gate_writer.shutdown().await.is_ok(),
             Err(Broken::Writer) => false,
         }
     });
     let mut down = Box::pin(async {
-        let copied = copy(&mut gate_reader, &mut local_writer, &moved.from_gate).await;
+        let copied =
+            copy(&mut gate_reader, &mut local_writer, |bytes| moved.count(|moved| &moved.from_gate, bytes)).await;
         // A program that does not read any more may have the end already.
         let _ = local_writer.shutdown().await;
         copied
@@ -133,7 +149,7 @@ enum Broken {
 }
 
 /// Copies to the end of the reader, and counts what the writer has taken.
-async fn copy<R, W>(reader: &mut R, writer: &mut W, count: &AtomicU64) -> Result<(), Broken>
+async fn copy<R, W>(reader: &mut R, writer: &mut W, count: impl Fn(u64)) -> Result<(), Broken>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -147,7 +163,7 @@ where
             writer.write_all(bytes).await.map_err(|_| Broken::Writer)?;
             // What the last write left in a buffer would wait for the next one.
             writer.flush().await.map_err(|_| Broken::Writer)?;
-            count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            count(bytes.len() as u64);
         }
         match ended {
             None => {}

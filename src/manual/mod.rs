@@ -41,6 +41,7 @@ topics! {
     ssh_and_smb "ssh-and-smb" "ssh, sftp, rsync and file shares through the gate",
     refusals "refusals" "why a connection was rejected or closed, and what to do",
     certificates "certificates" "the certificate that the gate shows: your own authority's, files, or a public one by ACME",
+    dns_01 "dns-01" "public certificates by DNS records: wildcards, and homes without an open port",
     configuration "configuration" "every key of doorward.toml, with defaults and samples",
     operations "operations" "commands, exit codes, questions to a running gate, reloads",
     kubernetes "kubernetes" "several replicas in Kubernetes: manifests, changes, what each replica has for itself",

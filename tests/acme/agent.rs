@@ -146,6 +146,13 @@ impl Home {
         self.agent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Another process for the same folder, which is told to order now.
+    pub(crate) fn another(&self) -> Agent {
+        let agent = Agent::start(self.folder.path(), &[], &self.offered);
+        agent.send(&json!("renew"));
+        agent
+    }
+
     /// One attempt. Starts the agent if it does not run; if it has a reason to wait, it is told not to.
     #[track_caller]
     pub(crate) fn attempt(&self) -> Outcome {
@@ -271,7 +278,7 @@ impl Drop for Home {
 }
 
 /// A running agent.
-struct Agent {
+pub(crate) struct Agent {
     child: Child,
     end: Option<Arc<OwnedFd>>,
     messages: mpsc::Receiver<Value>,
@@ -322,6 +329,18 @@ impl Agent {
         let _ = tell(self.end.as_ref().unwrap(), message);
     }
 
+    /// Waits until it has put a certificate in place.
+    #[track_caller]
+    pub(crate) fn wait_renewed(&self) {
+        while self.next().expect("the agent has ended") != "renewed" {}
+    }
+
+    /// Waits until it runs.
+    #[track_caller]
+    pub(crate) fn wait_started(&self) {
+        while self.next().expect("the agent has ended")["state"].is_null() {}
+    }
+
     /// Its next message; `None` once it has ended.
     #[track_caller]
     fn next(&self) -> Option<Value> {
@@ -355,7 +374,7 @@ impl Agent {
 
     /// Has it end as the gate's end does.
     #[track_caller]
-    fn stop(self) {
+    pub(crate) fn stop(self) {
         let pid = Pid::from_child(&self.child);
         rustix::net::shutdown(&**self.end.as_ref().unwrap(), rustix::net::Shutdown::Both).unwrap();
         let (done, ended) = mpsc::channel();

@@ -7,6 +7,9 @@
 //! | `agent` | orders without a gate |
 //! | `accounts` | new, found again, deactivated, with an external binding |
 //! | `certificates` | what a server may issue, and what is not used |
+//! | `scene` | a gate whose own port pebble looks at |
+//! | `renewed` | orders and renewals while devices come, stay and go |
+//! | `interrupted` | what happens while an order is under way |
 //! | `killed` | kill -9 at every request, and at every system call that changes the disk |
 //! | `orders` | one order at a time: every fault of a server, and every status that a killed process can leave |
 
@@ -17,10 +20,17 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[expect(dead_code, reason = "shared with tests/journey")]
+#[path = "../journey/client.rs"]
+mod client;
+
 mod accounts;
 mod agent;
 mod certificates;
+mod interrupted;
 mod killed;
 mod orders;
 mod pebble;
 mod relay;
+mod renewed;
+mod scene;

@@ -131,6 +131,9 @@ pub(crate) fn make(folder: &Path) {
     // Different bytes, as random ones are.
     let random: Vec<u8> = (100..180).collect();
     write("eab.key", b"zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W\n");
+    write("dns.token", b"v1.0-zWNDZM6eQGHWpSRTPal5eIUYFTu7\n");
+    fs::set_permissions(folder.join("dns.token"), fs::Permissions::from_mode(0o600)).expect("dns.token");
+    write("dns-open.token", b"v1.0-zWNDZM6eQGHWpSRTPal5eIUYFTu7\n");
     write("tickets-key", &random);
     write("tickets-48-key", &random[..48]);
     write("tickets-short-key", &random[..32]);

@@ -9,6 +9,7 @@ mod common;
 
 mod command;
 mod network;
+mod order;
 mod resolver;
 mod server;
 mod update;

@@ -32,9 +32,10 @@ pub(crate) enum Kind {
 /// Both, for what must be true of either.
 pub(crate) const BOTH: [Kind; 2] = [Kind::Bind, Kind::Knot];
 
-fn zone_file(servers: &[&str]) -> String {
-    let mut zone = "$TTL 60\n@ SOA ns1 admin 1 86400 86400 604800 60\n@ NS ns1\nns1 A 127.0.0.1\n".to_owned();
-    for record in servers {
+/// A zone whose only server is at this address, and further records.
+fn zone_file(server: Ipv4Addr, records: &[&str]) -> String {
+    let mut zone = format!("$TTL 60\n@ SOA ns1 admin 1 86400 86400 604800 60\n@ NS ns1\nns1 A {server}\n");
+    for record in records {
         zone += record;
         zone.push('\n');
     }
@@ -57,7 +58,7 @@ impl Server {
         };
         let key_file = path.join("tsig.key");
         std::fs::write(&key_file, key.success().text()).unwrap();
-        std::fs::write(path.join("home.example.zone"), zone_file(records)).unwrap();
+        std::fs::write(path.join("home.example.zone"), zone_file(*address.ip(), records)).unwrap();
         let text = match kind {
             Kind::Bind => bind(path, address, BIND_PRIMARY),
             Kind::Knot => knot(path, address, KNOT_PRIMARY),

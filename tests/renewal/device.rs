@@ -77,9 +77,9 @@ fn certificate_is_renewed_once_the_owner_has_approved() {
     let (house, user) = house();
     let before = user.text();
     let waits = user.renew(&[]);
-    assert_eq!(waits.status.code(), Some(13), "{waits}");
+    assert_eq!(waits.status.code(), Some(14), "{waits}");
     assert!(waits.stderr.contains("doorward ca approve alice-laptop"), "{waits}");
-    assert_eq!(user.renew(&[]).status.code(), Some(13));
+    assert_eq!(user.renew(&[]).status.code(), Some(14));
     assert_eq!(user.text(), before);
     house.ca(&["approve", "--all"]).success();
     let renewed = user.renew(&["home.example"]).success();
@@ -103,7 +103,7 @@ fn new_key_is_kept_until_there_is_a_certificate_for_it() {
     let (house, user) = house();
     let key = user.part("key");
     let waits = user.renew(&["--new-key"]);
-    assert_eq!(waits.status.code(), Some(13), "{waits}");
+    assert_eq!(waits.status.code(), Some(14), "{waits}");
     let next = user.folder().join("home.example.next-key");
     assert_eq!(mode(&next), 0o600);
     let listed = house.ca(&["requests", "--format", "json"]).success();
@@ -123,7 +123,7 @@ fn new_key_is_kept_until_there_is_a_certificate_for_it() {
 fn refusals_are_told_and_change_nothing() {
     let (house, user) = house();
     let before = user.text();
-    assert_eq!(user.renew(&[]).status.code(), Some(13));
+    assert_eq!(user.renew(&[]).status.code(), Some(14));
     house.ca(&["refuse", "alice-laptop"]).success();
     refused(user.renew(&[]), 6, &["has refused the request", "the owner of the gate has refused this request"]);
     house.ca(&["revoke", "alice-laptop"]).success();

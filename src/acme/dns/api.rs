@@ -145,7 +145,7 @@ impl Secrets {
 
     /// A text of the crate or the provider, in which a request may be quoted.
     fn without(&self, text: &str) -> String {
-        let hidden = self.0.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "…"));
+        let hidden = self.0.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "[hidden]"));
         visible(&hidden, SHOWN_MAX)
     }
 }
@@ -198,10 +198,13 @@ mod tests {
             ("no zone", "no zone"),
             (
                 "https://dns.example/update?token=to%2Bken%2F1&txt=x: timed out",
-                "https://dns.example/update?token=…&txt=x: timed out",
+                "https://dns.example/update?token=[hidden]&txt=x: timed out",
             ),
-            ("HTTP 400: {\"key\":\"to+ken/1\",\"pass\":\"s3cret\\\"2\"}", "HTTP 400: {\"key\":\"…\",\"pass\":\"…\"}"),
-            ("Bearer s3cret\"2\r\nforged", "Bearer …\\r\\nforged"),
+            (
+                "HTTP 400: {\"key\":\"to+ken/1\",\"pass\":\"s3cret\\\"2\"}",
+                "HTTP 400: {\"key\":\"[hidden]\",\"pass\":\"[hidden]\"}",
+            ),
+            ("Bearer s3cret\"2\r\nforged", "Bearer [hidden]\\r\\nforged"),
         ] {
             assert_eq!(secrets.without(told), shown);
         }

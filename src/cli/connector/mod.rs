@@ -1,11 +1,48 @@
-//! The commands of a device: `join`, and what it can do afterwards.
+//! The commands of a device: `join`, and what reaches the services of a home through its gate.
 
+pub(super) mod connect;
+pub(super) mod forward;
 pub(super) mod join;
 pub(super) mod renew;
 mod usable;
 
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::connector::homes::Homes;
+use crate::connector::renew::keep_renewing;
+use crate::connector::source::Source;
+
+/// Which device this is.
+#[derive(Args, Debug)]
+struct DeviceArg {
+    /// Use this .doorward file instead of the homes that were joined; its key must not be encrypted
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+impl DeviceArg {
+    fn source(&self) -> Result<Source, String> {
+        match &self.file {
+            Some(file) => Source::of_file(file),
+            None => Source::of_homes(Homes::open().map_err(|error| error.to_string())?),
+        }
+    }
+}
+
+/// Renews certificates in the last third of their lives, as long as the runtime runs.
+fn renews(runtime: &tokio::runtime::Runtime, device: &DeviceArg, tell: impl Fn(&str) + Send + Sync + 'static) {
+    if let (None, Ok(homes)) = (&device.file, Homes::open()) {
+        runtime.spawn(keep_renewing(homes, tell));
+    }
+}
+
+/// A runtime of one thread: what is waited for is the network.
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())
+}
 
 /// This program, as another one is to run it: its name if the user's PATH leads to it, else its path.
 pub(super) fn program() -> String {

@@ -65,9 +65,11 @@ fn publisher(raw: &RawDns, place: &Place, files: &mut Vec<PathBuf>, report: &mut
             None
         }
         (Given::Absent, Given::Value(command)) => {
-            refuse_others(raw, "a command takes no other keys but \"servers\" and \"propagation\"", &[], report)?;
+            let others =
+                refuse_others(raw, "a command takes no other keys but \"servers\" and \"propagation\"", &[], report);
             let example = "write the whole path and each argument as a text of its own: command = [\"/usr/local/bin/dns\", \"home\"]";
             let program = notify::program(command, example, "so no record can be published", report)?;
+            others?;
             Some(DnsBy::Command(program))
         }
         (Given::Value(provider), Given::Absent) if provider.value == UPDATE => {
@@ -108,7 +110,7 @@ fn known(word: &str) -> Result<&'static ProviderKeys, Problem> {
 fn update(raw: &RawDns, place: &Place, files: &mut Vec<PathBuf>, report: &mut Report) -> Option<DnsUpdate> {
     let others = refuse_others(
         raw,
-        "rfc2136 takes \"server\", \"key_file\", \"key_name\" and \"algorithm\"",
+        "rfc2136 takes \"server\", \"key_file\", \"key_name\", \"algorithm\", \"servers\" and \"propagation\"",
         &["server", "key_name", "key_file", "algorithm"],
         report,
     );
@@ -181,7 +183,16 @@ fn api(
     let wanted =
         [("user", keys.user), ("token_file", keys.token), ("secret_file", keys.secret), ("endpoint", keys.endpoint)];
     let taken: Vec<&str> = wanted.iter().filter(|(_, what)| what.is_some()).map(|(key, _)| *key).collect();
-    let others = refuse_others(raw, &format!("{} takes {}", keys.word, values::listed(&taken, "and")), &taken, report);
+    let others = refuse_others(
+        raw,
+        &format!(
+            "{} takes {}",
+            keys.word,
+            values::listed(&[taken.as_slice(), &["servers", "propagation"]].concat(), "and")
+        ),
+        &taken,
+        report,
+    );
     let mut complete = true;
     for (key, what) in wanted {
         let given = match key {

@@ -64,374 +64,84 @@ pub struct ProviderKeys {
     pub host: &'static str,
 }
 
+/// A provider that takes no keys yet.
+const fn at(word: &'static str, provider: DnsProvider, host: &'static str) -> ProviderKeys {
+    ProviderKeys { word, provider, user: None, token: None, secret: None, endpoint: None, host }
+}
+
+impl ProviderKeys {
+    const fn user(self, what: &'static str) -> Self {
+        Self { user: Some(what), ..self }
+    }
+
+    const fn token(self, what: &'static str) -> Self {
+        Self { token: Some(what), ..self }
+    }
+
+    const fn secret(self, what: &'static str) -> Self {
+        Self { secret: Some(what), ..self }
+    }
+
+    const fn endpoint(self, what: &'static str) -> Self {
+        Self { endpoint: Some(what), ..self }
+    }
+}
+
 impl DnsProvider {
     /// Every provider, in the order of the alphabet.
     pub const ALL: &[ProviderKeys] = &[
-        ProviderKeys {
-            word: "alidns",
-            provider: Self::Alidns,
-            user: Some("AccessKey ID"),
-            token: None,
-            secret: Some("AccessKey secret"),
-            endpoint: None,
-            host: "alidns.aliyuncs.com",
-        },
-        ProviderKeys {
-            word: "baiducloud",
-            provider: Self::BaiduCloud,
-            user: Some("access key ID"),
-            token: None,
-            secret: Some("secret access key"),
-            endpoint: None,
-            host: "dns.baidubce.com",
-        },
-        ProviderKeys {
-            word: "bunny",
-            provider: Self::Bunny,
-            user: None,
-            token: Some("API key"),
-            secret: None,
-            endpoint: None,
-            host: "api.bunny.net",
-        },
-        ProviderKeys {
-            word: "cloudflare",
-            provider: Self::Cloudflare,
-            user: None,
-            token: Some("API token with the right Zone / DNS / Edit"),
-            secret: None,
-            endpoint: None,
-            host: "api.cloudflare.com",
-        },
-        ProviderKeys {
-            word: "cloudns",
-            provider: Self::Cloudns,
-            user: Some("auth-id"),
-            token: None,
-            secret: Some("auth-password"),
-            endpoint: None,
-            host: "api.cloudns.net",
-        },
-        ProviderKeys {
-            word: "desec",
-            provider: Self::Desec,
-            user: None,
-            token: Some("token"),
-            secret: None,
-            endpoint: None,
-            host: "desec.io",
-        },
-        ProviderKeys {
-            word: "digitalocean",
-            provider: Self::DigitalOcean,
-            user: None,
-            token: Some("API token"),
-            secret: None,
-            endpoint: None,
-            host: "api.digitalocean.com",
-        },
-        ProviderKeys {
-            word: "dnsimple",
-            provider: Self::DnSimple,
-            user: Some("account ID"),
-            token: Some("API token"),
-            secret: None,
-            endpoint: None,
-            host: "api.dnsimple.com",
-        },
-        ProviderKeys {
-            word: "domeneshop",
-            provider: Self::Domeneshop,
-            user: None,
-            token: Some("API token"),
-            secret: Some("API secret"),
-            endpoint: None,
-            host: "api.domeneshop.no",
-        },
-        ProviderKeys {
-            word: "dynu",
-            provider: Self::Dynu,
-            user: None,
-            token: Some("API key"),
-            secret: None,
-            endpoint: None,
-            host: "api.dynu.com",
-        },
-        ProviderKeys {
-            word: "exoscale",
-            provider: Self::Exoscale,
-            user: None,
-            token: Some("API key"),
-            secret: Some("API secret"),
-            endpoint: None,
-            host: "api-ch-gva-2.exoscale.com",
-        },
-        ProviderKeys {
-            word: "gandi",
-            provider: Self::Gandi,
-            user: None,
-            token: Some("personal access token"),
-            secret: None,
-            endpoint: None,
-            host: "api.gandi.net",
-        },
-        ProviderKeys {
-            word: "gcore",
-            provider: Self::Gcore,
-            user: None,
-            token: Some("API token"),
-            secret: None,
-            endpoint: None,
-            host: "api.gcore.com",
-        },
-        ProviderKeys {
-            word: "glesys",
-            provider: Self::Glesys,
-            user: Some("user"),
-            token: Some("API key"),
-            secret: None,
-            endpoint: None,
-            host: "api.glesys.com",
-        },
-        ProviderKeys {
-            word: "godaddy",
-            provider: Self::GoDaddy,
-            user: None,
-            token: Some("API key"),
-            secret: Some("API secret"),
-            endpoint: None,
-            host: "api.godaddy.com",
-        },
-        ProviderKeys {
-            word: "hetzner",
-            provider: Self::Hetzner,
-            user: None,
-            token: Some("API token of the Cloud Console"),
-            secret: None,
-            endpoint: None,
-            host: "api.hetzner.cloud",
-        },
-        ProviderKeys {
-            word: "hostingde",
-            provider: Self::HostingDe,
-            user: None,
-            token: Some("API key"),
-            secret: None,
-            endpoint: None,
-            host: "secure.hosting.de",
-        },
-        ProviderKeys {
-            word: "hostinger",
-            provider: Self::Hostinger,
-            user: None,
-            token: Some("API token"),
-            secret: None,
-            endpoint: None,
-            host: "developers.hostinger.com",
-        },
-        ProviderKeys {
-            word: "huaweicloud",
-            provider: Self::HuaweiCloud,
-            user: Some("access key ID"),
-            token: None,
-            secret: Some("secret access key"),
-            endpoint: Some("region, as in \"ap-southeast-1\""),
-            host: "dns.*.myhuaweicloud.com",
-        },
-        ProviderKeys {
-            word: "infomaniak",
-            provider: Self::Infomaniak,
-            user: None,
-            token: Some("access token"),
-            secret: None,
-            endpoint: None,
-            host: "api.infomaniak.com",
-        },
-        ProviderKeys {
-            word: "inwx",
-            provider: Self::Inwx,
-            user: Some("user"),
-            token: None,
-            secret: Some("password"),
-            endpoint: None,
-            host: "api.domrobot.com",
-        },
-        ProviderKeys {
-            word: "ionos",
-            provider: Self::Ionos,
-            user: None,
-            token: Some("API key: PREFIX.SECRET"),
-            secret: None,
-            endpoint: None,
-            host: "api.hosting.ionos.com",
-        },
-        ProviderKeys {
-            word: "linode",
-            provider: Self::Linode,
-            user: None,
-            token: Some("personal access token"),
-            secret: None,
-            endpoint: None,
-            host: "api.linode.com",
-        },
-        ProviderKeys {
-            word: "luadns",
-            provider: Self::LuaDns,
-            user: Some("e-mail address of the account"),
-            token: Some("API token"),
-            secret: None,
-            endpoint: None,
-            host: "api.luadns.com",
-        },
-        ProviderKeys {
-            word: "mythicbeasts",
-            provider: Self::MythicBeasts,
-            user: Some("API key ID"),
-            token: None,
-            secret: Some("API secret"),
-            endpoint: None,
-            host: "api.mythic-beasts.com",
-        },
-        ProviderKeys {
-            word: "namedotcom",
-            provider: Self::NameDotCom,
-            user: Some("user"),
-            token: Some("API token"),
-            secret: None,
-            endpoint: None,
-            host: "api.name.com",
-        },
-        ProviderKeys {
-            word: "netcup",
-            provider: Self::Netcup,
-            user: Some("customer number"),
-            token: Some("API key"),
-            secret: Some("API password"),
-            endpoint: None,
-            host: "ccp.netcup.net",
-        },
-        ProviderKeys {
-            word: "netlify",
-            provider: Self::Netlify,
-            user: None,
-            token: Some("personal access token"),
-            secret: None,
-            endpoint: None,
-            host: "api.netlify.com",
-        },
-        ProviderKeys {
-            word: "ns1",
-            provider: Self::Ns1,
-            user: None,
-            token: Some("API key"),
-            secret: None,
-            endpoint: None,
-            host: "api.nsone.net",
-        },
-        ProviderKeys {
-            word: "ovh",
-            provider: Self::Ovh,
-            user: Some("application key"),
-            token: Some("consumer key"),
-            secret: Some("application secret"),
-            endpoint: Some("endpoint: ovh-eu, ovh-ca, ovh-us, kimsufi-eu, kimsufi-ca, soyoustart-eu or soyoustart-ca"),
-            host: "*.api.ovh.com",
-        },
-        ProviderKeys {
-            word: "porkbun",
-            provider: Self::Porkbun,
-            user: None,
-            token: Some("API key"),
-            secret: Some("secret API key"),
-            endpoint: None,
-            host: "api.porkbun.com",
-        },
-        ProviderKeys {
-            word: "route53",
-            provider: Self::Route53,
-            user: Some("access key ID"),
-            token: None,
-            secret: Some("secret access key"),
-            endpoint: None,
-            host: "route53.amazonaws.com",
-        },
-        ProviderKeys {
-            word: "scaleway",
-            provider: Self::Scaleway,
-            user: None,
-            token: Some("secret key"),
-            secret: None,
-            endpoint: None,
-            host: "api.scaleway.com",
-        },
-        ProviderKeys {
-            word: "simplycom",
-            provider: Self::SimplyCom,
-            user: Some("account name"),
-            token: Some("API key"),
-            secret: None,
-            endpoint: None,
-            host: "api.simply.com",
-        },
-        ProviderKeys {
-            word: "spaceship",
-            provider: Self::Spaceship,
-            user: None,
-            token: Some("API key"),
-            secret: Some("API secret"),
-            endpoint: None,
-            host: "spaceship.dev",
-        },
-        ProviderKeys {
-            word: "tencentcloud",
-            provider: Self::TencentCloud,
-            user: Some("SecretId"),
-            token: None,
-            secret: Some("SecretKey"),
-            endpoint: None,
-            host: "dnspod.tencentcloudapi.com",
-        },
-        ProviderKeys {
-            word: "vercel",
-            provider: Self::Vercel,
-            user: None,
-            token: Some("access token"),
-            secret: None,
-            endpoint: None,
-            host: "api.vercel.com",
-        },
-        ProviderKeys {
-            word: "vultr",
-            provider: Self::Vultr,
-            user: None,
-            token: Some("API key"),
-            secret: None,
-            endpoint: None,
-            host: "api.vultr.com",
-        },
-        ProviderKeys {
-            word: "zoneeu",
-            provider: Self::ZoneEu,
-            user: Some("ZoneID user name"),
-            token: Some("API key"),
-            secret: None,
-            endpoint: None,
-            host: "api.zone.eu",
-        },
+        at("alidns", Self::Alidns, "alidns.aliyuncs.com").user("AccessKey ID").secret("AccessKey secret"),
+        at("baiducloud", Self::BaiduCloud, "dns.baidubce.com").user("access key ID").secret("secret access key"),
+        at("bunny", Self::Bunny, "api.bunny.net").token("API key"),
+        at("cloudflare", Self::Cloudflare, "api.cloudflare.com").token("API token with the right Zone / DNS / Edit"),
+        at("cloudns", Self::Cloudns, "api.cloudns.net").user("auth-id").secret("auth-password"),
+        at("desec", Self::Desec, "desec.io").token("token"),
+        at("digitalocean", Self::DigitalOcean, "api.digitalocean.com").token("API token"),
+        at("dnsimple", Self::DnSimple, "api.dnsimple.com").user("account ID").token("API token"),
+        at("domeneshop", Self::Domeneshop, "api.domeneshop.no").token("API token").secret("API secret"),
+        at("dynu", Self::Dynu, "api.dynu.com").token("API key"),
+        at("exoscale", Self::Exoscale, "api-ch-gva-2.exoscale.com").token("API key").secret("API secret"),
+        at("gandi", Self::Gandi, "api.gandi.net").token("personal access token"),
+        at("gcore", Self::Gcore, "api.gcore.com").token("API token"),
+        at("glesys", Self::Glesys, "api.glesys.com").user("user").token("API key"),
+        at("godaddy", Self::GoDaddy, "api.godaddy.com").token("API key").secret("API secret"),
+        at("hetzner", Self::Hetzner, "api.hetzner.cloud").token("API token of the Cloud Console"),
+        at("hostingde", Self::HostingDe, "secure.hosting.de").token("API key"),
+        at("hostinger", Self::Hostinger, "developers.hostinger.com").token("API token"),
+        at("huaweicloud", Self::HuaweiCloud, "dns.*.myhuaweicloud.com")
+            .user("access key ID")
+            .secret("secret access key")
+            .endpoint("region, as in \"ap-southeast-1\""),
+        at("infomaniak", Self::Infomaniak, "api.infomaniak.com").token("access token"),
+        at("inwx", Self::Inwx, "api.domrobot.com").user("user").secret("password"),
+        at("ionos", Self::Ionos, "api.hosting.ionos.com").token("API key: PREFIX.SECRET"),
+        at("linode", Self::Linode, "api.linode.com").token("personal access token"),
+        at("luadns", Self::LuaDns, "api.luadns.com").user("e-mail address of the account").token("API token"),
+        at("mythicbeasts", Self::MythicBeasts, "api.mythic-beasts.com").user("API key ID").secret("API secret"),
+        at("namedotcom", Self::NameDotCom, "api.name.com").user("user").token("API token"),
+        at("netcup", Self::Netcup, "ccp.netcup.net").user("customer number").token("API key").secret("API password"),
+        at("netlify", Self::Netlify, "api.netlify.com").token("personal access token"),
+        at("ns1", Self::Ns1, "api.nsone.net").token("API key"),
+        at("ovh", Self::Ovh, "*.api.ovh.com")
+            .user("application key")
+            .token("consumer key")
+            .secret("application secret")
+            .endpoint("API: ovh-eu, ovh-ca, ovh-us, kimsufi-eu, kimsufi-ca, soyoustart-eu or soyoustart-ca"),
+        at("porkbun", Self::Porkbun, "api.porkbun.com").token("API key").secret("secret API key"),
+        at("route53", Self::Route53, "route53.amazonaws.com").user("access key ID").secret("secret access key"),
+        at("scaleway", Self::Scaleway, "api.scaleway.com").token("secret key"),
+        at("simplycom", Self::SimplyCom, "api.simply.com").user("account name").token("API key"),
+        at("spaceship", Self::Spaceship, "spaceship.dev").token("API key").secret("API secret"),
+        at("tencentcloud", Self::TencentCloud, "dnspod.tencentcloudapi.com").user("SecretId").secret("SecretKey"),
+        at("vercel", Self::Vercel, "api.vercel.com").token("access token"),
+        at("vultr", Self::Vultr, "api.vultr.com").token("API key"),
+        at("zoneeu", Self::ZoneEu, "api.zone.eu").user("ZoneID user name").token("API key"),
     ];
 
     /// What it is called, and what it asks for.
     pub fn keys(self) -> ProviderKeys {
         let found = Self::ALL.iter().find(|keys| keys.provider == self);
-        found.copied().unwrap_or(ProviderKeys {
-            word: "",
-            provider: self,
-            user: None,
-            token: None,
-            secret: None,
-            endpoint: None,
-            host: "",
-        })
+        found.copied().unwrap_or_else(|| at("", self, ""))
     }
 }
 
@@ -447,5 +157,21 @@ mod tests {
             assert!(!keys.host.is_empty(), "{}", keys.word);
         }
         assert!(DnsProvider::ALL.is_sorted_by(|a, b| a.word < b.word), "a word twice, or out of order");
+    }
+
+    #[test]
+    fn manual_lists_every_provider_with_its_keys() {
+        let manual = include_str!("../../manual/dns-01.md");
+        let rows = manual.lines().filter(|line| line.starts_with("| `") && line.matches('|').count() == 6).skip(1);
+        let listed: Vec<Vec<String>> =
+            rows.map(|row| row.split('|').skip(1).take(5).map(|cell| cell.trim().replace('`', "")).collect()).collect();
+        let there: Vec<Vec<String>> = DnsProvider::ALL
+            .iter()
+            .map(|keys| {
+                let what = |key: Option<&str>| key.map_or("–".to_owned(), |key| key.replace('"', ""));
+                vec![keys.word.to_owned(), what(keys.user), what(keys.token), what(keys.secret), what(keys.endpoint)]
+            })
+            .collect();
+        assert_eq!(listed, there);
     }
 }

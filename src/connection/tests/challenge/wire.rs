@@ -71,7 +71,7 @@ fn long_hello_and_unknown_values_are_a_validators() {
 
 #[test]
 fn validator_that_is_silent_or_slow_is_closed_at_the_deadline() {
-    let live = Live::new("[timeouts]\nclient_hello = \"400ms\"\nhandshake = \"300ms\"\n");
+    let live = Live::new("[timeouts]\nclient_hello = \"1500ms\"\nhandshake = \"1s\"\n");
     live.order(NAS);
     let whole = hello12().records();
     for (bytes, stage) in [(&[][..], "client_hello"), (&whole[..40], "client_hello"), (&whole[..], "handshake")] {
@@ -141,15 +141,9 @@ fn handshake_that_fails_is_refused_and_costs_nothing() {
     assert_eq!(counted.iter().filter(|(name, _)| name.contains("closed_total")).count(), 0, "{counted:?}");
     // The same without an order.
     live.gate.challenges.withdraw_all();
-    let bytes = [hello12().records(), hello12().records()].concat();
-    for (bytes, times, reason) in [(&bytes[..], 13, "misbehaved"), (b"GET / HTTP/1.1\r\n\r\n", 1, "source_banned")] {
-        for _ in 0..times {
-            let mut stream = live.connect();
-            let _ = stream.write_all(bytes).and_then(|()| stream.shutdown(Shutdown::Write));
-            read_to_end(&mut stream);
-            assert_eq!(live.verdict().reason, reason);
-        }
-    }
+    live.send(&[hello12().records(), hello12().records()].concat());
+    assert_eq!(live.verdict().reason, "misbehaved");
+    assert_eq!(live.penalties(), 1);
 }
 
 #[test]

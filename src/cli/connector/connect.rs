@@ -1,0 +1,65 @@
+//! `doorward connect`: a route on standard input and output.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use time::OffsetDateTime;
+
+use super::{DeviceArg, renews, runtime};
+use crate::cli::{exit, failed};
+use crate::connector::fault::Failure;
+use crate::connector::stdio::{self, Ended};
+
+/// The examples below the help text.
+pub(in crate::cli) const EXAMPLE: &str = "\
+Examples:
+  ssh -o ProxyCommand='doorward connect %h' alice@ssh.home.example
+  doorward connect ssh             the route ssh, if one home alone has it
+  doorward connect ssh.home.example
+
+The exit code is 0 when both sides have ended in order, 6 if the gate refuses this device, 8 if the gate cannot be reached, and
+12 if the connection was cut, so that bytes may be missing.";
+
+/// The options of `doorward connect`.
+#[derive(Args, Debug)]
+pub(in crate::cli) struct ConnectArgs {
+    /// The route: its name, NAME.HOME, or its server name
+    #[arg(value_name = "ROUTE")]
+    route: String,
+
+    #[command(flatten)]
+    device: DeviceArg,
+}
+
+pub(in crate::cli) fn run(args: &ConnectArgs) -> ExitCode {
+    let source = match args.device.source() {
+        Ok(source) => source,
+        Err(error) => return failed(exit::USAGE, &error),
+    };
+    let remote = match source.find(&args.route) {
+        Ok(remote) => remote,
+        Err(error) => return failed(exit::USAGE, &error),
+    };
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(exit::UNEXPECTED, &error),
+    };
+    // What a program like ssh shows of this one is for refusals.
+    renews(&runtime, &args.device, |_| ());
+    let ended = runtime.block_on(stdio::run(&remote.endpoint, &remote.tls));
+    // A thread may still wait for standard input, and a name for its address.
+    runtime.shutdown_background();
+    let now = OffsetDateTime::now_utc();
+    match ended {
+        Ended::Orderly => exit::OK.into(),
+        Ended::Failed(failure) => {
+            let code = match &failure {
+                Failure::Unreached(_) => exit::NO_GATE,
+                Failure::Gate { .. } if failure.is_passing() => exit::NO_GATE,
+                Failure::Gate { .. } => exit::REFUSED,
+            };
+            failed(code, &remote.facts.sentence(&failure, now))
+        }
+        Ended::Cut(address, fault) => failed(exit::LOST, &remote.facts.cut(address, &fault, now)),
+    }
+}

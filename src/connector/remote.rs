@@ -1,0 +1,77 @@
+//! A route of a home, with all that it takes to connect to it.
+
+use rustls::pki_types::{InvalidDnsNameError, PrivateKeyDer, ServerName as TlsName};
+
+use super::dial::Endpoint;
+use super::refusal::{Facts, validity};
+use super::tls::{Tls, TlsError};
+use crate::bundle::{Bundle, BundleKey, BundleRoute, Trust};
+use crate::model::names::ServerName;
+
+/// A route of a home, to be connected to.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// How it is spoken to.
+    pub tls: Tls,
+    /// What is known about it.
+    pub facts: Facts,
+}
+
+/// Why a device cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unusable {
+    /// The key is encrypted.
+    #[error("the key in this file is encrypted\n  take it over first, with its password: doorward join FILE")]
+    Encrypted,
+    /// The key is in a token.
+    #[error("the key is in a PKCS#11 token, which this program was built without\n  build it with the feature pkcs11")]
+    Token,
+    /// The certificate or the key.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A server name that TLS does not know.
+    #[error("{0:?} is no server name that can be asked for")]
+    Name(String),
+}
+
+impl From<InvalidDnsNameError> for Unusable {
+    fn from(error: InvalidDnsNameError) -> Self {
+        Self::Name(error.to_string())
+    }
+}
+
+/// The TLS settings of the device of a bundle: one for all its routes, so that they share what is resumed.
+pub fn tls_of(bundle: &Bundle) -> Result<Tls, Unusable> {
+    let key: PrivateKeyDer<'static> = match &bundle.key {
+        BundleKey::Plain(key) => key.der(),
+        BundleKey::Encrypted(_) => return Err(Unusable::Encrypted),
+        BundleKey::Token(_) => return Err(Unusable::Token),
+    };
+    let authorities = match &bundle.trust {
+        Trust::Authorities(authorities) => Some(authorities.as_slice()),
+        Trust::Public => None,
+    };
+    Ok(Tls::new(authorities, bundle.chain.clone(), &key)?)
+}
+
+impl Remote {
+    /// A route, under the server name that it is asked for.
+    pub fn of(bundle: &Bundle, route: &BundleRoute, server_name: &ServerName, tls: Tls) -> Result<Self, Unusable> {
+        let host = bundle.address.clone().unwrap_or_else(|| server_name.as_str().to_owned());
+        let port = bundle.port;
+        let tls_name = TlsName::try_from(server_name.as_str().to_owned())?;
+        let facts = Facts {
+            home: bundle.home.to_string(),
+            device: bundle.device.to_string(),
+            route: route.name.to_string(),
+            server_name: server_name.to_string(),
+            dialled: if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") },
+            validity: bundle.chain.first().and_then(validity),
+            own_authority: matches!(bundle.trust, Trust::Authorities(_)),
+        };
+        Ok(Self { endpoint: Endpoint { host, port, server_name: tls_name }, tls, facts })
+    }
+}
