@@ -5,6 +5,8 @@
 mod http;
 mod pending;
 
+pub use self::pending::forget;
+
 use std::time::Duration;
 
 use base64::Engine as _;

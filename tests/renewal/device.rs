@@ -43,8 +43,14 @@ impl User {
         self.0.path().join("doorward/homes")
     }
 
+    /// The only home.
     fn file(&self) -> PathBuf {
-        self.folder().join("home.example.doorward")
+        let files = fs::read_dir(self.folder()).unwrap().map(|entry| entry.unwrap().path());
+        files.into_iter().find(|file| file.extension().is_some_and(|ending| ending == "doorward")).unwrap()
+    }
+
+    fn home(&self) -> String {
+        self.file().file_stem().unwrap().to_str().unwrap().to_owned()
     }
 
     fn text(&self) -> String {
@@ -82,9 +88,11 @@ fn certificate_is_renewed_once_the_owner_has_approved() {
     assert_eq!(user.renew(&[]).status.code(), Some(14));
     assert_eq!(user.text(), before);
     house.ca(&["approve", "--all"]).success();
-    let renewed = user.renew(&["home.example"]).success();
+    let renewed = user.renew(&[&user.home()]).success();
     assert!(
-        renewed.stderr.contains("The certificate of alice-laptop for home.example is renewed, valid until 2"),
+        renewed
+            .stderr
+            .contains(&format!("The certificate of alice-laptop for {} is renewed, valid until 2", user.home())),
         "{renewed}"
     );
     let after = user.text();
@@ -104,7 +112,7 @@ fn new_key_is_kept_until_there_is_a_certificate_for_it() {
     let key = user.part("key");
     let waits = user.renew(&["--new-key"]);
     assert_eq!(waits.status.code(), Some(14), "{waits}");
-    let next = user.folder().join("home.example.next-key");
+    let next = user.folder().join(format!("{}.next-key", user.home()));
     assert_eq!(mode(&next), 0o600);
     let listed = house.ca(&["requests", "--format", "json"]).success();
     let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
