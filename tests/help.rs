@@ -25,7 +25,7 @@ fn names(folder: &Path) -> BTreeSet<String> {
     std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// The commands, and those of `ca` and `generate` as `ca-device`, as clap's help lists them.
+/// The commands, and those of `ca`, `certificate` and `generate` as `ca-device`, as clap's help lists them.
 fn commands() -> BTreeSet<String> {
     let listed = |arguments: &[&str]| -> Vec<String> {
         let help = doorward(arguments).success().text();
@@ -36,7 +36,7 @@ fn commands() -> BTreeSet<String> {
         let names = listed(&[command, "--help"]).into_iter().filter(|name| name != "help");
         names.map(|name| format!("{command}-{name}")).collect()
     };
-    [listed(&["--help"]), nested("ca"), nested("generate")].concat().into_iter().collect()
+    [listed(&["--help"]), nested("ca"), nested("certificate"), nested("generate")].concat().into_iter().collect()
 }
 
 #[test]

@@ -264,7 +264,8 @@ impl Agent<'_> {
         };
         let kept = result.and_then(|issued| {
             let pem = format!("{}\n{}\n", issued.chain.trim_end(), issued.key.trim_end()).into_bytes();
-            let ordered = Ordered { directory: wanted.directory.clone(), names: wanted.names.clone() };
+            let at = OffsetDateTime::now_utc().unix_timestamp();
+            let ordered = Ordered { directory: wanted.directory.clone(), names: wanted.names.clone(), at };
             if is_trial {
                 store.keep_tried(&ordered)?;
             } else {
@@ -316,7 +317,7 @@ impl Agent<'_> {
         responder: &GateResponder<'_>,
     ) -> Result<Duration, Ended> {
         let now = OffsetDateTime::now_utc().unix_timestamp();
-        let ordered = Ordered { directory: directory.url.clone(), names: self.acme.names.clone() };
+        let ordered = Ordered { directory: directory.url.clone(), names: self.acme.names.clone(), at: now };
         let before = self.store.failures().ok().flatten().filter(|before| before.ordered.names == ordered.names);
         let in_a_row = before.map_or(0, |before| before.last.in_a_row).saturating_add(1);
         let count = usize::try_from(in_a_row).unwrap_or(usize::MAX);

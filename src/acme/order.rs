@@ -144,6 +144,27 @@ impl<R: Responder> Attempt<'_, R> {
 
     /// Places a new order, and keeps it with the key of its certificate.
     async fn place(&self, session: Session) -> Result<(Order, String), Failed> {
+        let key = KeyPair::generate().map_err(Failed::new)?.serialize_pem();
+        let (directory, names) = (self.wanted.directory.clone(), self.wanted.names.clone());
+        let mut placed = PlacedOrder { directory, url: String::new(), names, key: key.clone() };
+        // On a full disk no order is placed: it would be lost, and the server counts them. The second file needs room beside the first,
+        // as the one with the URL does.
+        self.store.keep_order(&placed)?;
+        self.store.keep_order(&placed)?;
+        match self.ask_for_order_of_a_known_account(session).await {
+            Ok(order) => {
+                order.url().clone_into(&mut placed.url);
+                self.store.keep_order(&placed)?;
+                Ok((order, key))
+            }
+            Err(failed) => {
+                self.store.forget_order()?;
+                Err(failed)
+            }
+        }
+    }
+
+    async fn ask_for_order_of_a_known_account(&self, session: Session) -> Result<Order, Failed> {
         let order = match self.ask_for_order(&session).await {
             Err(AcmeError::Api(problem)) if problem::is_unknown_account(&problem) => {
                 // The account is looked up by its key once more, and is replaced if it is of no use.
@@ -153,23 +174,23 @@ impl<R: Responder> Attempt<'_, R> {
             }
             order => order,
         };
-        let order = order.map_err(|error| self.failed(&error))?;
-        let key = KeyPair::generate().map_err(Failed::new)?.serialize_pem();
-        let (directory, url) = (self.wanted.directory.clone(), order.url().to_owned());
-        self.store.keep_order(&PlacedOrder { directory, url, names: self.wanted.names.clone(), key: key.clone() })?;
-        Ok((order, key))
+        order.map_err(|error| self.failed(&error))
     }
 
     async fn ask_for_order(&self, session: &Session) -> Result<Order, AcmeError> {
         let names: Vec<Identifier> = self.wanted.names.iter().cloned().map(Identifier::Dns).collect();
-        let mut new = NewOrder::new(&names);
-        if let Some(profile) = &self.wanted.profile {
-            new = new.profile(profile);
-        }
+        let new_order = || match &self.wanted.profile {
+            Some(profile) => NewOrder::new(&names).profile(profile),
+            None => NewOrder::new(&names),
+        };
         if let Some(replaces) = &self.wanted.replaces {
-            new = new.replaces(replaces.clone());
+            let replacing = new_order().replaces(replaces.clone());
+            match with_nonces(async || session.new_order(&replacing).await).await {
+                Err(error) if is_about_replacing(&error) => {}
+                order => return order,
+            }
         }
-        with_nonces(async || session.new_order(&new).await).await
+        with_nonces(async || session.new_order(&new_order()).await).await
     }
 
     /// Goes on with an order until it has a certificate.
@@ -361,6 +382,17 @@ fn may_pass(error: &AcmeError) -> bool {
     match error {
         AcmeError::Api(problem) => is_passing(problem) && !problem::is_rate_limit(problem),
         AcmeError::Json(_) | AcmeError::Str(_) | AcmeError::Other(_) => true,
+        _ => false,
+    }
+}
+
+/// Without the certificate that is replaced, the server may take the order: it does not know it, or it was replaced before.
+fn is_about_replacing(error: &AcmeError) -> bool {
+    match error {
+        AcmeError::Api(problem) => matches!(problem::kind(problem), Some("alreadyReplaced" | "malformed")),
+        AcmeError::Unsupported(_) => true,
+        // The library's own words for an answer that does not repeat it.
+        AcmeError::Other(error) => error.to_string().starts_with("replaces field"),
         _ => false,
     }
 }

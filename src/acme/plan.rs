@@ -13,7 +13,7 @@ pub(super) struct Known<'a, 'b> {
     pub(super) acme: &'a Acme,
     /// The certificate in use, if it can be used.
     pub(super) served: Option<&'b Served>,
-    /// Where it was ordered.
+    /// Where it was ordered, and when it was put in place.
     pub(super) issued: Option<&'b Ordered>,
     /// Where an order has succeeded on trial.
     pub(super) tried: Option<&'b Ordered>,
@@ -42,7 +42,11 @@ pub(super) fn next<'a>(known: &Known<'a, '_>) -> Step<'a> {
     let Known { acme, served, failures, now, .. } = *known;
     let (main, is_ours) = (&acme.directory, is_ours(known));
     let due = match served.filter(|_| is_ours && !known.is_placed) {
-        Some(served) => schedule::renewal(served.validity, known.window, served.jitter()),
+        Some(served) => {
+            let due = schedule::renewal(served.validity, known.window, served.jitter());
+            let at = known.issued.and_then(|issued| OffsetDateTime::from_unix_timestamp(issued.at).ok());
+            at.filter(|at| *at <= now).map_or(due, |at| due.max(schedule::soonest(at, served.validity, known.window)))
+        }
         None => now,
     };
     let not_before = failures.filter(|failures| concerns(acme, &failures.ordered)).map(|failures| {
@@ -115,7 +119,7 @@ mod tests {
     }
 
     fn ordered(directory: &str) -> Ordered {
-        Ordered { directory: format!("https://{directory}/dir"), names: names() }
+        Ordered { directory: format!("https://{directory}/dir"), names: names(), at: 0 }
     }
 
     fn served() -> Served {
@@ -167,6 +171,22 @@ mod tests {
         assert!(
             matches!(next(&Known { window: Some(window), ..known }), Step::Wait(at) if at < START + Duration::HOUR)
         );
+    }
+
+    #[test]
+    fn new_certificate_is_not_replaced_at_once_by_a_clock_that_is_wrong() {
+        let (acme, served, now) = (acme(false), served(), START + Duration::days(70));
+        let issued = |at: OffsetDateTime| Ordered { at: at.unix_timestamp(), ..ordered("main") };
+        let known = Known { served: Some(&served), now, ..known(&acme) };
+        let (long_ago, just_now, later) = (issued(START), issued(now), issued(now + Duration::DAY));
+        let main = directory("main");
+        let order = Step::Order(&main);
+        assert_eq!(next(&Known { issued: Some(&long_ago), ..known.clone() }), order);
+        let new = Known { issued: Some(&just_now), ..known.clone() };
+        assert_eq!(next(&new), Step::Wait(now + Duration::DAY));
+        assert_eq!(next(&Known { forced: true, ..new }), order);
+        // The clock was put back.
+        assert_eq!(next(&Known { issued: Some(&later), ..known }), order);
     }
 
     #[test]

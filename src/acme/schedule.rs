@@ -51,6 +51,15 @@ pub(super) fn renewal(validity: Validity, window: Option<Window>, random: f64) -
     validity.not_before + life * 2 / 3 - (life / 24) * random
 }
 
+/// The first moment at which a certificate is replaced that was put in place at `placed_at`. Where this machine's clock is wrong, or a
+/// server issues certificates that have begun long ago, each new one is due at once: that must not lead to one order after the other.
+pub(super) fn soonest(placed_at: OffsetDateTime, validity: Validity, window: Option<Window>) -> OffsetDateTime {
+    let third: time::Duration = (validity.not_after - placed_at).max(time::Duration::ZERO) / 3;
+    // A server that wants it replaced has its reasons.
+    let longest = if window.is_some() { time::Duration::HOUR } else { time::Duration::DAY };
+    placed_at + third.min(longest)
+}
+
 /// How long to wait after so many failures in a row, at least one. `retry_after` is what the server has asked for, and
 /// `rate_limited` whether it has said that there were too many requests.
 pub(super) fn retry(failures: usize, retry_after: Option<Duration>, rate_limited: bool, random: f64) -> Duration {
@@ -94,6 +103,20 @@ mod tests {
         {
             assert_eq!(renewal(QUARTER, odd, 0.0), renewal(QUARTER, None, 0.0), "{odd:?}");
         }
+    }
+
+    #[test]
+    fn new_certificate_is_kept_for_a_while() {
+        let placed_at = datetime!(2026-03-20 00:00 UTC);
+        assert_eq!(soonest(placed_at, QUARTER, None), datetime!(2026-03-21 00:00 UTC));
+        let window = Some(Window { start: QUARTER.not_before, end: QUARTER.not_after });
+        assert_eq!(soonest(placed_at, QUARTER, window), datetime!(2026-03-20 01:00 UTC));
+        let late = QUARTER.not_after - Duration::from_secs(30);
+        assert_eq!(soonest(late, QUARTER, None), late + Duration::from_secs(10));
+        assert_eq!(
+            soonest(QUARTER.not_after + Duration::from_secs(9), QUARTER, None),
+            QUARTER.not_after + Duration::from_secs(9)
+        );
     }
 
     #[test]

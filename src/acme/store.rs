@@ -81,6 +81,9 @@ pub(crate) struct Ordered {
     pub(crate) directory: String,
     /// The names.
     pub(crate) names: BTreeSet<String>,
+    /// When, in seconds since 1970.
+    #[serde(default)]
+    pub(crate) at: i64,
 }
 
 /// Orders that have failed in a row. Times are in seconds since 1970.
@@ -99,7 +102,7 @@ pub(crate) struct Failures {
 pub(crate) struct PlacedOrder {
     /// The URL of the server's directory.
     pub(crate) directory: String,
-    /// The URL of the order.
+    /// The URL of the order; empty until the server has it.
     pub(crate) url: String,
     /// The names that it is about.
     pub(crate) names: BTreeSet<String>,
@@ -196,7 +199,8 @@ impl Store {
     /// The file cannot be read.
     pub(crate) fn order(&self, directory: &str, names: &BTreeSet<String>) -> Result<Option<PlacedOrder>, StoreError> {
         let order = self.read_json::<PlacedOrder>(ORDER)?;
-        Ok(order.filter(|order| order.directory == directory && order.names == *names))
+        let is_placed = |order: &PlacedOrder| !order.url.is_empty();
+        Ok(order.filter(|order| is_placed(order) && order.directory == directory && order.names == *names))
     }
 
     /// Keeps an order that has been placed.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::client::Resumption;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::SingleCertAndKey;
@@ -170,6 +171,12 @@ impl BackendTls {
     pub fn seen(&self) -> Option<Seen> {
         self.verifier.seen()
     }
+}
+
+/// Accepts every certificate whose key the backend has. For health checks of passthrough routes, whose devices judge the
+/// certificate: the gate does not know what they trust, and nothing of a client goes over such a connection.
+pub fn any_certificate(provider: &Arc<CryptoProvider>) -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Verifier::accepting_all(Arc::clone(provider)))
 }
 
 /// Why a handshake failed.

@@ -5,12 +5,9 @@ use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{
-    CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
-};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::ClientConfig;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
@@ -19,7 +16,7 @@ use super::dial::{self, First, Unconnected};
 use super::health::{Check, Failed};
 use super::opened::{Connection, Tls};
 use super::resolver::Resolver;
-use crate::backend_tls::TlsStream;
+use crate::backend_tls::{TlsStream, any_certificate};
 use crate::model::rejection::{Answer, CheckFailure, Text};
 use crate::sys::stream::Stream;
 
@@ -151,55 +148,16 @@ static TLS: LazyLock<Handshakes> = LazyLock::new(|| {
     Handshakes { named: Arc::new(named), nameless: Arc::new(nameless) }
 });
 
-/// A client that accepts any certificate whose key the backend has. On a passthrough route the devices judge the certificate, and
-/// the gate does not know what they trust. Nothing that a check sends or learns is secret.
+/// A client that accepts any certificate. Nothing that a check sends or learns is secret.
 fn client(provider: &Arc<CryptoProvider>) -> ClientConfig {
-    let verifier = AnyCertificate(provider.signature_verification_algorithms);
     let builder = ClientConfig::builder_with_provider(Arc::clone(provider));
     #[expect(clippy::expect_used, reason = "the provider has cipher suites of both versions; a test makes it")]
     let builder = builder.with_safe_default_protocol_versions().expect("suites of TLS 1.2 and 1.3");
-    let mut config = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth();
+    let mut config =
+        builder.dangerous().with_custom_certificate_verifier(any_certificate(provider)).with_no_client_auth();
     // Each check is a whole handshake.
     config.resumption = rustls::client::Resumption::disabled();
     config
-}
-
-#[derive(Debug)]
-struct AnyCertificate(WebPkiSupportedAlgorithms);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
-    }
 }
 
 #[cfg(test)]

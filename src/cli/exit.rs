@@ -12,7 +12,7 @@ pub const CONFIG: u8 = 3;
 pub const START: u8 = 4;
 /// The gate stopped, but had to cut connections that did not end in time.
 pub const CUT: u8 = 5;
-/// `explain`: no, and the output says why; `connect`: the gate refuses this device.
+/// `explain`: no, and the output says why; `connect`, `renew`: the gate refuses this device, or its owner the request.
 pub const REFUSED: u8 = 6;
 /// `init`, `ca`, `join`: files exist already, and nothing was written.
 pub const EXISTS: u8 = 7;
@@ -46,7 +46,7 @@ Exit codes:
   5  the gate stopped, but had to cut connections that did not end in time
   6  explain: no; connect, renew: the gate refuses this device, or its owner the request
   7  init, ca, join: files exist already, and nothing was written
-  8  why, status, sessions, history, reload, cut, upgrade, certificate: no gate answers, or permission was denied; connect, forward, renew: no answer
+  8  why, status, sessions, history, reload, cut, upgrade, certificate, connect, forward, renew: no answer, or permission was denied
   9  share, ca device --qr: the link was closed before it was used
   10  ca revoke, ca renew, ca server, certificate use: written, but not known to be in force at the gate
   11  notify: a receiver did not take the message

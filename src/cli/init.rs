@@ -6,6 +6,7 @@ mod parse;
 mod text;
 
 pub use acme::AcmeArgs;
+pub(super) use acme::{TRUST_FILE, parse_contact, parse_directory};
 pub(super) use ask::{answered, asks};
 pub(super) use parse::NO_DOMAIN;
 
@@ -181,11 +182,7 @@ pub fn create(args: &InitArgs) -> Result<Written, InitError> {
         passphrase: None,
     };
     let mut created = create::create(&folder, &request)?;
-    created.files.extend(trust.map(|contents| NewFile {
-        path: acme::TRUST_FILE.into(),
-        contents,
-        access: Access::Public,
-    }));
+    created.files.extend(trust.map(|contents| NewFile { path: TRUST_FILE.into(), contents, access: Access::Public }));
     // The configuration comes last: once it exists, so does every file that it names.
     let config_file = args.folder.join("doorward.toml");
     created.files.push(NewFile {

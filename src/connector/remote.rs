@@ -3,10 +3,10 @@
 use rustls::pki_types::{InvalidDnsNameError, PrivateKeyDer, ServerName as TlsName};
 
 use super::dial::Endpoint;
+use super::homes::Target;
 use super::refusal::{Facts, validity};
 use super::tls::{Tls, TlsError};
-use crate::bundle::{Bundle, BundleKey, BundleRoute, Trust};
-use crate::model::names::ServerName;
+use crate::bundle::{Bundle, BundleKey, Trust};
 
 /// A route of a home, to be connected to.
 #[derive(Clone, Debug)]
@@ -58,10 +58,11 @@ pub fn tls_of(bundle: &Bundle) -> Result<Tls, Unusable> {
 }
 
 impl Remote {
-    /// A route, under the server name that it is asked for.
-    pub fn of(bundle: &Bundle, route: &BundleRoute, server_name: &ServerName, tls: Tls) -> Result<Self, Unusable> {
-        let host = bundle.address.clone().unwrap_or_else(|| server_name.as_str().to_owned());
-        let port = bundle.port;
+    /// Of this route.
+    pub fn of(target: &Target, tls: Tls) -> Result<Self, Unusable> {
+        let Target { home, route, server_name } = target;
+        let bundle = &home.bundle;
+        let (host, port) = (target.host().to_owned(), target.port());
         let tls_name = TlsName::try_from(server_name.as_str().to_owned())?;
         let facts = Facts {
             home: bundle.home.to_string(),

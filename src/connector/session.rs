@@ -93,8 +93,11 @@ where
     let mut down = Box::pin(async {
         let copied =
             copy(&mut gate_reader, &mut local_writer, |bytes| moved.count(|moved| &moved.from_gate, bytes)).await;
-        // A program that does not read any more may have the end already.
-        let _ = local_writer.shutdown().await;
+        // The end is passed on. After a failure there is none: the reader of standard output would take it for one, and might end
+        // this process before the user was told.
+        if copied.is_ok() {
+            let _ = local_writer.shutdown().await;
+        }
         copied
     });
     let mut stop = Box::pin(stop);

@@ -1,6 +1,7 @@
 //! Orders without a gate: its ACME agent as a process of its own, with the test in the place of the gate. Pebble does not look at challenges here,
 //! unless a test says so.
 
+use std::cell::Cell;
 use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
@@ -148,9 +149,19 @@ impl Home {
 
     /// Another process for the same folder, which is told to order now.
     pub(crate) fn another(&self) -> Agent {
-        let agent = Agent::start(self.folder.path(), &[], &self.offered);
+        let agent = self.left_alone();
         agent.send(&json!("renew"));
         agent
+    }
+
+    /// A process that orders when it finds it right.
+    pub(crate) fn left_alone(&self) -> Agent {
+        Agent::start(self.folder.path(), &self.before, &self.offered)
+    }
+
+    /// What the agent waits for, in seconds since 1970.
+    pub(crate) fn next_at(&self) -> i64 {
+        self.agent().as_ref().unwrap().next_at.get().unwrap()
     }
 
     /// One attempt. Starts the agent if it does not run; if it has a reason to wait, it is told not to.
@@ -286,6 +297,7 @@ pub(crate) struct Agent {
     renewed: u64,
     failed: u64,
     is_new: bool,
+    next_at: Cell<Option<i64>>,
 }
 
 impl Agent {
@@ -321,7 +333,16 @@ impl Agent {
             }),
             thread::spawn(move || stderr.lines().map_while(Result::ok).for_each(|line| eprintln!("agent: {line}"))),
         ];
-        Self { child, end: Some(near), messages, readers, renewed: 0, failed: 0, is_new: true }
+        Self {
+            child,
+            end: Some(near),
+            messages,
+            readers,
+            renewed: 0,
+            failed: 0,
+            is_new: true,
+            next_at: Cell::default(),
+        }
     }
 
     fn send(&self, message: &Value) {
@@ -333,6 +354,23 @@ impl Agent {
     #[track_caller]
     pub(crate) fn wait_renewed(&self) {
         while self.next().expect("the agent has ended") != "renewed" {}
+    }
+
+    /// Waits until it has nothing to do but wait.
+    #[track_caller]
+    pub(crate) fn wait_for_rest(&self) {
+        assert!(self.rest(1), "the agent has ended");
+    }
+
+    /// Waits until it says what is wrong.
+    #[track_caller]
+    pub(crate) fn wait_for_failure(&self) -> String {
+        loop {
+            let message = self.next().expect("the agent has ended");
+            if let Some(error) = message["state"]["failure"]["error"].as_str() {
+                return error.to_owned();
+            }
+        }
     }
 
     /// Waits until it runs.
@@ -357,7 +395,9 @@ impl Agent {
     fn rest(&self, mut times: usize) -> bool {
         while times > 0 {
             let Some(message) = self.next() else { return false };
-            times -= usize::from(message["state"]["next_at"].is_i64());
+            let next_at = message["state"]["next_at"].as_i64();
+            self.next_at.set(next_at.or(self.next_at.get()));
+            times -= usize::from(next_at.is_some());
         }
         true
     }

@@ -9,6 +9,9 @@
 //! | `certificates` | what a server may issue, and what is not used |
 //! | `scene` | a gate whose own port pebble looks at |
 //! | `renewed` | orders and renewals while devices come, stay and go |
+//! | `extensions` | renewal information and profiles |
+//! | `machines` | a clock that is wrong, a folder that cannot be written |
+//! | `enrolled` | a home from `init --acme`: curl and Chromium with the public root and the archive alone |
 //! | `interrupted` | what happens while an order is under way |
 //! | `killed` | kill -9 at every request, and at every system call that changes the disk |
 //! | `orders` | one order at a time: every fault of a server, and every status that a killed process can leave |
@@ -24,11 +27,18 @@ mod common;
 #[path = "../journey/client.rs"]
 mod client;
 
+#[expect(dead_code, reason = "shared with tests/enrolment")]
+#[path = "../enrolment/home.rs"]
+mod home;
+
 mod accounts;
 mod agent;
 mod certificates;
+mod enrolled;
+mod extensions;
 mod interrupted;
 mod killed;
+mod machines;
 mod orders;
 mod pebble;
 mod relay;

@@ -7,7 +7,7 @@ mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use imports::IMPORTS;
 use source::{Source, files, named_behind, siblings, sources};
@@ -154,6 +154,25 @@ fn permits_are_made_in_one_place() {
                 path.display()
             );
         }
+    }
+}
+
+#[test]
+fn certificates_are_accepted_in_one_place_each() {
+    // What accepts a certificate for rustls, what accepts every certificate, and what uses a verifier of the gate's own.
+    for (text, places) in [
+        ("ClientCertVerified::assertion()", &["handshake/verifier.rs"][..]),
+        ("ServerCertVerified::assertion()", &["backend_tls/verifier.rs"]),
+        ("accepting_all(", &["backend_tls/mod.rs", "backend_tls/mod.rs", "backend_tls/verifier.rs"]),
+        ("any_certificate(", &["backend_tls/mod.rs", "backends/probe.rs"]),
+        (".dangerous()", &["backend_tls/mod.rs", "backends/probe.rs"]),
+    ] {
+        let found = files().into_iter().filter(|source| !source.is_test());
+        let found = found.flat_map(|source| vec![source.path.clone(); source.code.matches(text).count()]);
+        let mut found: Vec<PathBuf> = found.collect();
+        found.sort();
+        let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        assert_eq!(found, places.iter().map(|place| src.join(place)).collect::<Vec<_>>(), "{text}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! The folder that `doorward init` writes for one device, and a gate that uses it.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -25,10 +25,14 @@ pub(crate) struct Home {
 
 impl Home {
     pub(crate) fn new() -> Self {
+        Self::with(&["--route", "nas=127.0.0.1:5666", "--route", "ssh=127.0.0.1:22"])
+    }
+
+    /// With other routes, and more options.
+    pub(crate) fn with(more: &[&str]) -> Self {
         let home = tempfile::tempdir().unwrap();
         let mut init = Command::new(env!("CARGO_BIN_EXE_doorward"));
-        init.args(["init", "--format", "json", "--domain", "home.example", "--device", "alice-phone"]);
-        init.args(["--route", "nas=127.0.0.1:5666", "--route", "ssh=127.0.0.1:22"]);
+        init.args(["init", "--format", "json", "--domain", "home.example", "--device", "alice-phone"]).args(more);
         let written = run(init.arg("--folder").arg(home.path().join("doorward"))).success();
         Self { written: serde_json::from_str(&written.text()).unwrap(), home }
     }
@@ -128,10 +132,14 @@ allow = ["alice-phone"]
     /// `script` in bash, in the home directory. The names of the home resolve to `gate`, and a policy makes Chromium show its
     /// certificate without asking. Both hold in a mount namespace that ends with the process.
     pub(crate) fn bash(&self, gate: &Gate, script: &str) -> Command {
+        self.bash_at(gate.address().ip(), script)
+    }
+
+    /// The same for a gate at this address.
+    pub(crate) fn bash_at(&self, address: IpAddr, script: &str) -> Command {
         const AROUND: &str = "mount --bind hosts /etc/hosts && mkdir -p /etc/chromium && mount -t tmpfs none /etc/chromium && \
                               mkdir -p /etc/chromium/policies/managed && \
                               cp policy.json /etc/chromium/policies/managed/ && exec bash -euc \"$1\"";
-        let address = gate.address().ip();
         std::fs::write(self.path("hosts"), format!("{address} nas.home.example ssh.home.example\n")).unwrap();
         let pattern = serde_json::json!({"pattern": "https://nas.home.example", "filter": {}}).to_string();
         let policy = serde_json::json!({"AutoSelectCertificateForUrls": [pattern]}).to_string();

@@ -34,7 +34,7 @@ fn reading_the_page_delivers_nothing() {
             assert_eq!((page.status, page.body.is_empty()), (200, method == "HEAD"), "{method}");
         }
         // A program that follows links and forms without pressing a button.
-        for file in ["alice-phone.mobileconfig", "alice-phone-compat.p12", "alice-phone.p12"] {
+        for file in ["alice-phone.mobileconfig", "alice-phone-compat.p12", "alice-phone.p12", "alice-phone.doorward"] {
             for method in ["GET", "HEAD", "PUT"] {
                 let looked = shared.ask(method, &format!("{path}/{file}"));
                 assert_eq!((looked.status, looked.header("allow")), (405, Some("POST")), "{method} {file}");

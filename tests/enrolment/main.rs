@@ -21,4 +21,6 @@ mod link_address;
 mod link_delivery;
 mod messages;
 mod profile;
+mod public;
 mod steps;
+mod switch;

@@ -46,7 +46,7 @@ enum By {
     Update(rfc2136::Update),
     Command(command::Program),
     #[cfg(feature = "dns-providers")]
-    Api(api::Api),
+    Api(Box<api::Api>),
 }
 
 /// What is done with a record.
@@ -66,7 +66,8 @@ fn record_name(name: &str) -> Result<Name, String> {
 /// A name as it is shown: without the dot at its end.
 fn shown(name: &Name) -> String {
     let text = name.to_ascii();
-    text.strip_suffix('.').filter(|text| !text.is_empty()).map_or(text.clone(), str::to_owned)
+    let without = text.strip_suffix('.').filter(|text| !text.is_empty());
+    without.map(str::to_owned).unwrap_or(text)
 }
 
 impl DnsPublisher {
@@ -79,7 +80,7 @@ impl DnsPublisher {
             DnsBy::Update(update) => By::Update(rfc2136::Update::new(update)?),
             DnsBy::Command(command) => By::Command(command::Program::new(command)),
             #[cfg(feature = "dns-providers")]
-            DnsBy::Api(api) => By::Api(api::Api::new(api)?),
+            DnsBy::Api(api) => By::Api(Box::new(api::Api::new(api)?)),
             #[cfg(not(feature = "dns-providers"))]
             DnsBy::Api(_) => return Err("this doorward was built without the APIs of DNS providers".to_owned()),
         };

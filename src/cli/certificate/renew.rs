@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::status::{failure_text, text};
+use super::status::{failure_text, mark_own, text};
 use crate::cli::control_args::ControlArgs;
 use crate::cli::{exit, failed};
 use crate::control::client::ask;
@@ -44,7 +44,8 @@ pub(super) fn run(args: &RenewArgs) -> ExitCode {
     };
     errln!("Ordering a certificate for {} from {}.", shown(&orders.names.join(", ")), shown(&orders.directory));
     match outcome(&socket, orders) {
-        Ok(Outcome::Renewed(certificates)) => {
+        Ok(Outcome::Renewed(mut certificates)) => {
+            mark_own(&mut certificates, &args.control);
             args.control.print(&certificates, |certificates| text(certificates, &Clock::system()))
         }
         Ok(Outcome::Failed(orders)) => {

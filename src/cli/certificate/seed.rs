@@ -50,7 +50,7 @@ pub(super) fn seed(acme: &Acme, config: &Path, old: &Certificate) -> Result<Seed
     let store = Store::new(&folder);
     let forgotten = match store.issued() {
         Ok(None) => Ok(()),
-        _ => store.keep_issued(&Ordered { directory: String::new(), names: BTreeSet::new() }),
+        _ => store.keep_issued(&Ordered { directory: String::new(), names: BTreeSet::new(), at: 0 }),
     };
     forgotten.map_err(|error| error.to_string())?;
     let new = NewFile { path: file, contents: pem, access: Access::Private };

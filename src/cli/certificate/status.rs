@@ -9,6 +9,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::acme::store::Store;
+use crate::ca::inventory::{self, Kind};
+use crate::cli::ca;
 use crate::cli::control_args::ControlArgs;
 use crate::cli::services::load_as_owner;
 use crate::cli::{exit, failed};
@@ -17,6 +19,7 @@ use crate::config::server_trust::CertificateKind;
 use crate::control::client::{AskError, ask};
 use crate::control::{Answer, Certificates, OrderFailure, Orders, Request, ServerCertificate};
 use crate::explain::clock::Clock;
+use crate::install::Installed;
 use crate::model::issuance::{Issuance, Phase};
 use crate::model::names::visible;
 use crate::model::text::{counted, table};
@@ -35,7 +38,7 @@ pub(super) fn run(control: &ControlArgs) -> ExitCode {
         Ok(socket) => socket,
         Err(code) => return code,
     };
-    let told = match ask(&socket, &Request::Certificates) {
+    let mut told = match ask(&socket, &Request::Certificates) {
         Ok(Answer::Certificates(certificates)) => Told { running: true, certificates: *certificates },
         Ok(Answer::Error(error)) => {
             let error = visible(&error, 1024);
@@ -48,10 +51,29 @@ pub(super) fn run(control: &ControlArgs) -> ExitCode {
         },
         Err(error) => return failed(exit::NO_GATE, &error),
     };
+    mark_own(&mut told.certificates, control);
     control.print(&told, |told| {
         let head = if told.running { "" } else { "No gate is running here. One that starts will show this.\n\n" };
         format!("{head}{}", text(&told.certificates, &Clock::system()))
     })
+}
+
+/// Says of a certificate that the owner's authority has signed that it is such a one, also where the gate shows it until a public one
+/// is issued: the gate does not know the authority.
+pub(super) fn mark_own(certificates: &mut Certificates, control: &ControlArgs) {
+    let Ok(file) = control.config().path() else { return };
+    let installed = Installed::find().filter(|gate| gate.config() == file);
+    let folder = installed.map_or_else(|| file.with_file_name(ca::FOLDER), |gate| gate.authority().to_owned());
+    let Ok(Some(inventory)) = inventory::Store::read_inventory(&folder) else { return };
+    for certificate in &mut certificates.certificates {
+        let is_own = inventory
+            .certificates
+            .iter()
+            .any(|entry| entry.kind == Kind::Server && entry.fingerprint.as_ref() == Some(&certificate.fingerprint));
+        if is_own {
+            certificate.kind = CertificateKind::OwnAuthority.word().to_owned();
+        }
+    }
 }
 
 /// Whether there is no gate, rather than one that does not answer.
@@ -125,7 +147,9 @@ fn certificate_text(certificate: &ServerCertificate, orders: Option<&Orders>, cl
                 .to_owned()
         }
         Some(CertificateKind::OwnAuthority) | None => {
-            "A certificate of an authority of your own, which each device must trust:".to_owned()
+            let until = orders
+                .map_or_else(String::new, |orders| format!(", until {} has issued a public one", orders.directory));
+            format!("A certificate of an authority of your own, which each device must trust{until}:")
         }
     };
     let (begin, end) = (at(not_before, clock), at(not_after, clock));

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::seed::{Seeded, seed};
 use super::status::is_not_running;
 use crate::cli::ca::{CaError, FolderArg, PassphraseArg, make_server_certificate};
-use crate::cli::init::AcmeArgs;
+use crate::cli::init::{AcmeArgs, TRUST_FILE};
 use crate::cli::services::load_as_owner;
 use crate::cli::{Format, exit, failed};
 use crate::config::certificate_section::{NotReplaced, Use, kept, replaced};
@@ -33,12 +33,12 @@ pub(super) struct UseArgs {
     wanted: Wanted,
 
     /// public: the e-mail address that the ACME server may write to [default: none]
-    #[arg(long, value_name = "EMAIL", value_parser = AcmeArgs::parse_contact)]
+    #[arg(long, value_name = "EMAIL", value_parser = crate::cli::init::parse_contact)]
     contact: Option<String>,
 
     /// public: the ACME server: "letsencrypt", "letsencrypt-staging", or the URL of a directory [default: as before, else
     /// letsencrypt]
-    #[arg(long, value_name = "DIRECTORY", value_parser = AcmeArgs::parse_directory)]
+    #[arg(long, value_name = "DIRECTORY", value_parser = crate::cli::init::parse_directory)]
     directory: Option<String>,
 
     /// public: the authorities that vouch for the ACME server itself, if it is a private one: a PEM file
@@ -193,7 +193,7 @@ fn not_replaced(file: &Path, section: &str) -> impl Fn(NotReplaced) -> Refused {
 fn to_public(args: &UseArgs, before: &Before, current: Option<&Certificate>) -> Result<ExitCode, Refused> {
     let section = match kept(&before.text, Use::Public).filter(|_| !args.has_acme_options()) {
         Some(section) => section,
-        None => acme_section(args)?,
+        None => acme_section(args, &before.file)?,
     };
     let text = replaced(&before.text, Use::Public, &section).map_err(not_replaced(&before.file, &section))?;
     let after = parsed(&text, before)?;
@@ -272,13 +272,20 @@ fn to_own(args: &UseArgs, before: &Before) -> Result<ExitCode, Refused> {
     finish(args, before, Use::Own, in_force, authority, &notes)
 }
 
-/// The section of a certificate that the gate orders.
-fn acme_section(args: &UseArgs) -> Result<String, Refused> {
-    let trust = args
-        .trust
-        .as_ref()
-        .map(|file| file.canonicalize().map_err(|error| (exit::USAGE, format!("--trust {}: {error}", file.display()))));
-    Ok(AcmeArgs::section(args.contact.as_deref(), args.directory.as_deref(), trust.transpose()?.as_deref()))
+/// The section of a certificate that the gate orders. The file of `--trust` is copied beside the other ones of the configuration,
+/// which the sandbox of a running gate may read.
+fn acme_section(args: &UseArgs, config: &Path) -> Result<String, Refused> {
+    let contact = args.contact.clone();
+    let directory = args.directory.clone().unwrap_or_else(|| AcmeArgs::default().acme_directory);
+    let acme =
+        AcmeArgs { acme: true, acme_contact: contact, acme_directory: directory, acme_trust: args.trust.clone() };
+    let folder = config.parent().unwrap_or(Path::new("."));
+    let inside = if folder.join(crate::cli::ca::FOLDER).is_dir() { crate::cli::ca::FOLDER } else { "" };
+    if let Some(pem) = acme.trust().map_err(|error| (exit::USAGE, error.to_string()))? {
+        let copy = NewFile { path: folder.join(inside).join(TRUST_FILE), contents: pem, access: Access::Public };
+        write_file(copy)?;
+    }
+    Ok(acme.section(inside))
 }
 
 /// The section of the certificate that `doorward ca server` issues.
@@ -398,8 +405,12 @@ fn put_in_force(text: &str, before: &Before) -> Result<InForce, Refused> {
             // The file is right, and this process cannot read it.
             Err(ReloadError::Refused { errors, .. }) if errors.iter().all(|error| error.contains(START_ANEW)) => {
                 return Ok(InForce::No(format!(
-                    "a new process is needed: doorward upgrade\n  ({})",
-                    errors.join("\n").lines().next().unwrap_or_default()
+                    "{}
+  doorward upgrade",
+                    errors.join(
+                        "
+"
+                    )
                 )));
             }
             Err(error @ ReloadError::Refused { .. }) => {
@@ -413,7 +424,10 @@ fn put_in_force(text: &str, before: &Before) -> Result<InForce, Refused> {
 }
 
 fn write(file: &Path, text: &str) -> Result<(), Refused> {
-    let new = NewFile { path: file.to_owned(), contents: text.as_bytes().to_vec(), access: Access::Public };
+    write_file(NewFile { path: file.to_owned(), contents: text.as_bytes().to_vec(), access: Access::Public })
+}
+
+fn write_file(new: NewFile) -> Result<(), Refused> {
     let warnings = files::write_all(&[new], Existing::Replace).map_err(|error| {
         let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
         (exit::UNEXPECTED, format!("{error}{source}\n  as the user that it belongs to, or with sudo, run this again"))

@@ -18,7 +18,7 @@ Examples:
   doorward connect ssh.home.example
 
 The exit code is 0 when both sides have ended in order, 6 if the gate refuses this device, 8 if the gate cannot be reached, and
-12 if the connection was cut, so that bytes may be missing.";
+13 if the connection was cut, so that bytes may be missing.";
 
 /// The options of `doorward connect`.
 #[derive(Args, Debug)]
@@ -32,11 +32,7 @@ pub(in crate::cli) struct ConnectArgs {
 }
 
 pub(in crate::cli) fn run(args: &ConnectArgs) -> ExitCode {
-    let source = match args.device.source() {
-        Ok(source) => source,
-        Err(error) => return failed(exit::USAGE, &error),
-    };
-    let remote = match source.find(&args.route) {
+    let remote = match args.device.source().and_then(|source| source.remote(&args.route)) {
         Ok(remote) => remote,
         Err(error) => return failed(exit::USAGE, &error),
     };

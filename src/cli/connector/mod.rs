@@ -13,21 +13,21 @@ use clap::Args;
 
 use crate::connector::homes::Homes;
 use crate::connector::renew::keep_renewing;
-use crate::connector::source::Source;
+use crate::connector::source::{Source, SourceError};
 
 /// Which device this is.
 #[derive(Args, Debug)]
 struct DeviceArg {
-    /// Use this .doorward file instead of the homes that were joined; its key must not be encrypted
+    /// Use this file of a device, whose key must not be encrypted, instead of the homes that this user has joined
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
 }
 
 impl DeviceArg {
-    fn source(&self) -> Result<Source, String> {
+    fn source(&self) -> Result<Source, SourceError> {
         match &self.file {
             Some(file) => Source::of_file(file),
-            None => Source::of_homes(Homes::open().map_err(|error| error.to_string())?),
+            None => Source::of_homes(Homes::open()?),
         }
     }
 }

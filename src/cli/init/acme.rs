@@ -17,10 +17,10 @@ use crate::model::public_name::not_public;
 pub(super) const TERMS: &str = "https://letsencrypt.org/repository/";
 
 /// The copy of `--acme-trust` in the folder of the authorities.
-pub(super) const TRUST_FILE: &str = "acme-trust.pem";
+pub(in crate::cli) const TRUST_FILE: &str = "acme-trust.pem";
 
 /// The ACME server of a public certificate.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug)]
 pub struct AcmeArgs {
     /// Have the gate order a public certificate, which devices trust already, instead of making an authority that each device must
     /// trust first
@@ -46,40 +46,35 @@ pub struct AcmeArgs {
 const LETSENCRYPT: &str = "letsencrypt";
 const STAGING: &str = "letsencrypt-staging";
 
+impl Default for AcmeArgs {
+    fn default() -> Self {
+        Self { acme: false, acme_contact: None, acme_directory: LETSENCRYPT.to_owned(), acme_trust: None }
+    }
+}
+
 impl AcmeArgs {
     /// The section of the configuration.
     pub(super) fn starter(&self) -> Option<StarterAcme> {
+        self.starter_in(super::FOLDER)
+    }
+
+    /// The same as text, for a copy of `--acme-trust` in `folder`, which is relative to that of the configuration.
+    pub(in crate::cli) fn section(&self, folder: &str) -> String {
+        self.starter_in(folder).unwrap_or_default().to_toml()
+    }
+
+    fn starter_in(&self, folder: &str) -> Option<StarterAcme> {
         self.acme.then(|| StarterAcme {
             contact: self.acme_contact.as_ref().map(|address| format!("mailto:{address}")),
             directory: self.acme_directory.clone(),
             // Mistakes are found where they cost no rate limit.
             trial: (self.acme_directory == LETSENCRYPT).then(|| STAGING.to_owned()),
-            trust: self.acme_trust.as_ref().map(|_| format!("{}/{TRUST_FILE}", super::FOLDER)),
+            trust: self.acme_trust.as_ref().map(|_| Path::new(folder).join(TRUST_FILE).display().to_string()),
         })
     }
 
-    /// The same for a configuration that is there already; `trust` is an absolute path.
-    pub(in crate::cli) fn section(contact: Option<&str>, directory: Option<&str>, trust: Option<&Path>) -> String {
-        let directory = directory.unwrap_or(LETSENCRYPT).to_owned();
-        let args =
-            Self { acme: true, acme_contact: contact.map(str::to_owned), acme_directory: directory, acme_trust: None };
-        let mut starter = args.starter().unwrap_or_default();
-        starter.trust = trust.map(|file| file.display().to_string());
-        starter.to_toml()
-    }
-
-    /// Parses an e-mail address.
-    pub(in crate::cli) fn parse_contact(text: &str) -> Result<String, String> {
-        parse_contact(text)
-    }
-
-    /// Parses the name or the URL of a directory.
-    pub(in crate::cli) fn parse_directory(text: &str) -> Result<String, String> {
-        parse_directory(text)
-    }
-
     /// The contents of `--acme-trust`.
-    pub(super) fn trust(&self) -> Result<Option<Vec<u8>>, InitError> {
+    pub(in crate::cli) fn trust(&self) -> Result<Option<Vec<u8>>, InitError> {
         let Some(file) = &self.acme_trust else { return Ok(None) };
         let usage = |why: String| InitError::Usage(format!("--acme-trust {}: {why}", file.display()));
         let pem = fs::read(file).map_err(|error| usage(error.to_string()))?;
@@ -144,7 +139,7 @@ pub(super) fn check(args: &InitArgs, names: impl IntoIterator<Item = String>) ->
     Ok(())
 }
 
-fn parse_contact(text: &str) -> Result<String, String> {
+pub(in crate::cli) fn parse_contact(text: &str) -> Result<String, String> {
     let address = text.strip_prefix("mailto:").unwrap_or(text);
     let is_right = address
         .split_once('@')
@@ -153,7 +148,7 @@ fn parse_contact(text: &str) -> Result<String, String> {
     if is_right { Ok(address.to_owned()) } else { Err("write one e-mail address, as in me@home.example".to_owned()) }
 }
 
-fn parse_directory(text: &str) -> Result<String, String> {
+pub(in crate::cli) fn parse_directory(text: &str) -> Result<String, String> {
     let is_url = text.strip_prefix("https://").is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'));
     if [LETSENCRYPT, STAGING].contains(&text) || (is_url && text.bytes().all(|byte| byte.is_ascii_graphic())) {
         return Ok(text.to_owned());

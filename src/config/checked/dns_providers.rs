@@ -168,7 +168,7 @@ mod tests {
         let there: Vec<Vec<String>> = DnsProvider::ALL
             .iter()
             .map(|keys| {
-                let what = |key: Option<&str>| key.map_or("–".to_owned(), |key| key.replace('"', ""));
+                let what = |key: Option<&str>| key.map_or_else(|| "–".to_owned(), |key| key.replace('"', ""));
                 vec![keys.word.to_owned(), what(keys.user), what(keys.token), what(keys.secret), what(keys.endpoint)]
             })
             .collect();

@@ -63,9 +63,8 @@ impl Forwarder {
         }
         let mut bound = Vec::new();
         for rule in rules {
-            let remote = source.find(&rule.route).map_err(|error| ForwardError::Rule(error.to_string()))?;
-            let is_it = |name: &str| name == rule.route || name == remote.facts.route;
-            let kind = all.iter().find(|(name, _)| is_it(name)).map_or(ServiceKind::Other, |(_, route)| route.kind);
+            let found = source.find(&rule.route).and_then(|target| source.remote(&rule.route).map(|_| target));
+            let kind = found.map_err(|error| ForwardError::Rule(error.to_string()))?.route.kind;
             let listener = match &rule.local {
                 Some(local) => {
                     rule::check(local, beyond_loopback).map_err(ForwardError::Rule)?;

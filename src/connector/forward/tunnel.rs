@@ -188,7 +188,7 @@ async fn connect(tunnel: &Tunnel, source: &Source, log: &Log) -> Option<(Remote,
             Change::Reloaded => log("the files of this device have changed: new connections use them"),
             Change::Kept(error) => log(&format!("the files of this device were not taken over: {error}")),
         }
-        let remote = match source.find(&tunnel.route) {
+        let remote = match source.remote(&tunnel.route) {
             Ok(remote) => remote,
             Err(error) => {
                 tunnel.failed(&error.to_string(), log);

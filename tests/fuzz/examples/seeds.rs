@@ -11,7 +11,11 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use doorward::bundle::{Bundle, BundleKey, BundleRoute, PlainKey, Trust};
 use doorward::control::Request;
+use doorward::model::device_name::DeviceName;
+use doorward::model::names::{Name, ServerName, ServerNamePattern};
+use doorward::model::service::ServiceKind;
 use doorward::proxy_protocol::{TlsFacts, v1, v2};
 use p12_keystore::{
     Certificate, EncryptionAlgorithm, KeyStore, KeyStoreEntry, MacAlgorithm, PrivateKey, PrivateKeyChain,
@@ -21,8 +25,8 @@ use rcgen::{
     CertificateParams, CrlDistributionPoint, CrlIssuingDistributionPoint, CrlScope, GeneralSubtree, KeyPair,
     NameConstraints, RevokedCertParams, SanType, SerialNumber,
 };
-use rustls::pki_types::CertificateRevocationListDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 
 const PASSWORD: &str = "changeit";
 
@@ -37,6 +41,7 @@ fn main() {
     lists(&clients);
     pem_files(&clients);
     archives(&clients);
+    bundles(&clients);
     requests(&clients);
     headers();
     records();
@@ -82,6 +87,43 @@ fn certificates(clients: &Authority) {
     }
     let small = clients.issue_for_small_rsa(lasting(Certified::for_clients("rsa-1024")));
     write("identity", "rsa-1024.der", &small.chain()[0]);
+}
+
+fn bundles(clients: &Authority) {
+    let issued = clients.issue(lasting(Certified::for_clients("alice-laptop")));
+    let route = |name: &str, kind, server_name: &str| BundleRoute {
+        name: Name::parse(name).unwrap(),
+        kind,
+        server_name: ServerNamePattern::parse(server_name).unwrap(),
+    };
+    let key = KeyPair::from_pem(&issued.key_pem()).unwrap();
+    let encrypted = doorward::pki::keys::encrypt(&key, PASSWORD).unwrap();
+    let own = Bundle {
+        home: ServerName::parse("home.example").unwrap(),
+        device: DeviceName::parse("alice-laptop").unwrap(),
+        address: Some("192.0.2.1".to_owned()),
+        port: 8443,
+        routes: vec![
+            route("ssh", ServiceKind::Ssh, "ssh.home.example"),
+            route("files", ServiceKind::Smb, "smb.home.example"),
+            route("lab", ServiceKind::Other, "*.lab.home.example"),
+        ],
+        trust: Trust::Authorities(vec![CertificateDer::from_pem_slice(clients.pem().as_bytes()).unwrap()]),
+        chain: issued.chain(),
+        key: BundleKey::Encrypted(encrypted.trim().to_owned()),
+        renewal: Some(ServerName::parse("renew.home.example").unwrap()),
+    };
+    let joined = Bundle {
+        address: None,
+        trust: Trust::Public,
+        key: BundleKey::Plain(PlainKey::new(issued.key().secret_der())),
+        renewal: None,
+        ..own.clone()
+    };
+    let token = Bundle { key: BundleKey::Token("pkcs11:token=home;object=laptop".to_owned()), ..own.clone() };
+    for (name, bundle) in [("encrypted", own), ("plain", joined), ("token", token)] {
+        write("bundle", name, bundle.to_text().as_bytes());
+    }
 }
 
 fn der(pem: &str) -> CertificateRevocationListDer<'static> {

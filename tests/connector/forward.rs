@@ -1,0 +1,311 @@
+//! `doorward forward`: what ghostunnel's tests ask of its client mode, and more.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use rustix::process::Signal;
+
+use crate::common::DEADLINE;
+use crate::common::backend::Backend;
+use crate::common::process::{run, wait_until};
+use crate::scene::{DEVICE, Running, Scene, bundle_route, doorward, noise, replace, route, write};
+
+/// Starts `doorward forward` and waits until it listens; returns the addresses, in order.
+#[track_caller]
+fn forward(arguments: &[&str], file: &Path) -> (Running, Vec<String>) {
+    let mut command = doorward(&[&["forward"], arguments].concat(), file);
+    let mut running = Running::start(&mut command);
+    running.wait_for(" on ");
+    let count = arguments.iter().filter(|argument| !argument.starts_with('-')).count().max(1);
+    let locals = |text: &str| -> Vec<String> {
+        text.lines().filter_map(|line| Some(line.split_once(" on ")?.1.to_owned())).collect()
+    };
+    wait_until("it listens", || (locals(&running.errors()).len() >= count).then_some(()));
+    let locals = locals(&running.errors());
+    (running, locals)
+}
+
+fn dial(local: &str) -> TcpStream {
+    let stream = TcpStream::connect(local.parse::<SocketAddr>().unwrap()).unwrap();
+    stream.set_read_timeout(Some(2 * DEADLINE)).unwrap();
+    stream
+}
+
+/// Sends, ends, and returns all that comes back.
+fn exchange(mut stream: TcpStream, sent: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut writer = stream.try_clone()?;
+    let sent = sent.to_vec();
+    let sender = std::thread::spawn(move || writer.write_all(&sent).and_then(|()| writer.shutdown(Shutdown::Write)));
+    let mut back = Vec::new();
+    stream.read_to_end(&mut back)?;
+    let _ = sender.join();
+    Ok(back)
+}
+
+fn echo() -> (Backend, Scene) {
+    let backend = Backend::echo();
+    let scene = Scene::with("echo", backend.address());
+    (backend, scene)
+}
+
+#[test]
+fn several_sessions_at_once_move_every_byte() {
+    let (_backend, scene) = echo();
+    let file = scene.file();
+    let (mut running, locals) = forward(&["echo=0"], &file);
+    let threads: Vec<_> = (0..8)
+        .map(|seed| {
+            let local = locals[0].clone();
+            std::thread::spawn(move || {
+                let sent = noise(2_000_000, seed);
+                assert!(exchange(dial(&local), &sent).unwrap() == sent);
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    scene.gate.wait_closed("echo", 8);
+    running.signal(Signal::TERM);
+    assert!(running.end().success(), "{}", running.errors());
+}
+
+#[test]
+fn server_name_is_that_of_the_route_and_not_the_address() {
+    let (one, two) = (Backend::http("one"), Backend::http("two"));
+    let wildcard = format!(
+        "\n[[route]]\nname = \"wild\"\nserver_names = [\"*.two.home.example\"]\nbackends = [\"{}\"]\nallow = [\"any\"]\n",
+        two.address()
+    );
+    let scene = Scene::new(&(route("one", one.address()) + &wildcard));
+    let mut bundle = scene.bundle(&scene.certified());
+    bundle.routes[1].server_name = doorward::model::names::ServerNamePattern::parse("*.two.home.example").unwrap();
+    // The gate's certificate names it.
+    let certified = scene
+        .pki
+        .servers
+        .issue(crate::common::pki::Certified::for_servers(&["one.home.example", "photos.two.home.example"]));
+    fs::write(scene.pki.path("server.pem"), certified.chain_pem()).unwrap();
+    fs::write(scene.pki.path("server-key.pem"), certified.key_pem()).unwrap();
+    assert_eq!(scene.gate.hang_up()["event"], "reloaded");
+    let file = scene.file_of(&bundle);
+    let (_running, locals) = forward(&["one=0", "photos.two.home.example=0"], &file);
+    let get = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    for (local, page) in [(&locals[0], "one"), (&locals[1], "two")] {
+        let answer = exchange(dial(local), get).unwrap();
+        assert!(String::from_utf8(answer).unwrap().ends_with(page), "{local}");
+    }
+    // Which of its names is not known without being told.
+    let refused = run(&mut doorward(&["forward", "wild=0"], &file)).failure();
+    assert!(refused.stderr.contains("answers to every name like *.two.home.example"), "{refused}");
+}
+
+#[test]
+fn renewed_certificate_is_used_and_a_broken_one_is_not() {
+    let (_backend, scene) = echo();
+    let file = scene.file();
+    let (mut running, locals) = forward(&["echo=0"], &file);
+    assert_eq!(exchange(dial(&locals[0]), b"first").unwrap(), b"first");
+
+    // A renewal under way, or a full disk: half a file.
+    let text = fs::read_to_string(&file).unwrap();
+    replace(&file, &text[..text.len() / 2]);
+    assert_eq!(exchange(dial(&locals[0]), b"second").unwrap(), b"second");
+    running.wait_for("were not taken over");
+    fs::remove_file(&file).unwrap();
+    assert_eq!(exchange(dial(&locals[0]), b"third").unwrap(), b"third");
+
+    // A session that is open stays open.
+    let mut open = dial(&locals[0]);
+    open.write_all(b"open").unwrap();
+    open.read_exact(&mut [0; 4]).unwrap();
+    let mut params = Scene::device();
+    params.serial_number = Some(rcgen::SerialNumber::from(vec![0x55, 0x66]));
+    let renewed = scene.pki.clients.issue(params);
+    write(&file, &scene.bundle(&renewed));
+    assert_eq!(exchange(dial(&locals[0]), b"fourth").unwrap(), b"fourth");
+    running.wait_for("new connections use them");
+    assert_eq!(exchange(open, b"fifth").unwrap(), b"fifth");
+    let closed = scene.gate.wait_closed("echo", 5);
+    let serials: Vec<_> =
+        closed.iter().map(|line| line["certificate"]["serial"].to_string().to_lowercase().replace(':', "")).collect();
+    assert_eq!(serials.iter().filter(|serial| serial.contains("5566")).count(), 1, "{serials:?}");
+    assert!(serials[3].contains("5566") || serials[4].contains("5566"), "{serials:?}");
+}
+
+#[test]
+fn unix_socket_is_for_this_user_alone() {
+    let (_backend, scene) = echo();
+    let file = scene.file();
+    let socket = scene.path("echo.sock");
+    let rule = format!("echo=unix:{}", socket.display());
+    // Of a process that was killed.
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let (mut running, _) = forward(&[&rule], &file);
+    assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    let mut stream = UnixStream::connect(&socket).unwrap();
+    stream.write_all(b"hello").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut back = String::new();
+    stream.read_to_string(&mut back).unwrap();
+    assert_eq!(back, "hello");
+
+    let second = run(&mut doorward(&["forward", &rule], &file));
+    assert_eq!(second.status.code(), Some(4), "{second}");
+    assert!(second.stderr.contains("is in use by another program"), "{second}");
+    running.signal(Signal::TERM);
+    assert!(running.end().success());
+    assert!(!socket.exists());
+
+    // Not a socket: it is not removed.
+    fs::write(&socket, "mine").unwrap();
+    assert_eq!(run(&mut doorward(&["forward", &rule], &file)).status.code(), Some(4));
+    assert!(!fs::metadata(&socket).unwrap().file_type().is_socket());
+}
+
+#[test]
+fn port_conflict_is_told_and_nothing_is_listened_on() {
+    let (_backend, scene) = echo();
+    let mut bundle = scene.bundle(&scene.certified());
+    bundle.routes.push(bundle_route("ssh"));
+    let file = scene.file_of(&bundle);
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = other.local_addr().unwrap();
+    let refused = run(&mut doorward(&["forward", "ssh=0", &format!("echo={taken}")], &file));
+    assert_eq!(refused.status.code(), Some(4), "{refused}");
+    assert!(refused.stderr.starts_with(&format!("error: echo: {taken} is in use by another program")), "{refused}");
+    assert!(refused.stderr.contains("doorward forward echo=ADDRESS:PORT"), "{refused}");
+}
+
+#[test]
+fn other_machines_are_kept_out_unless_told() {
+    let (_backend, scene) = echo();
+    let file = scene.file();
+    let refused = run(&mut doorward(&["forward", "echo=0.0.0.0:0"], &file));
+    assert_eq!(refused.status.code(), Some(2), "{refused}");
+    assert!(refused.stderr.contains("can be reached from other machines"), "{refused}");
+    let (_running, locals) = forward(&["--listen-beyond-loopback", "echo=0.0.0.0:0"], &file);
+    let local = locals[0].replace("0.0.0.0", "127.0.0.1");
+    assert_eq!(exchange(dial(&local), b"hello").unwrap(), b"hello");
+}
+
+#[test]
+fn stop_ends_sessions_in_order() {
+    let (backend, scene) = echo();
+    let file = scene.file();
+    let (mut running, locals) = forward(&["echo=0"], &file);
+    let mut open = dial(&locals[0]);
+    open.write_all(b"open").unwrap();
+    open.read_exact(&mut [0; 4]).unwrap();
+    running.signal(Signal::TERM);
+    // An end, not a reset.
+    assert_eq!(open.read(&mut [0; 16]).unwrap(), 0);
+    assert!(running.end().success(), "{}", running.errors());
+    assert!(TcpStream::connect(locals[0].parse::<SocketAddr>().unwrap()).is_err());
+    let closed = scene.gate.wait_closed("echo", 1).remove(0);
+    assert!(closed["reason"] == "client_closed" || closed["reason"] == "backend_closed", "{closed}");
+    assert_eq!(backend.accepted(), 1);
+}
+
+#[test]
+fn status_tells_sessions_and_the_last_failure() {
+    let (_backend, scene) = echo();
+    let file = scene.file();
+    let runtime = scene.path("run");
+    fs::create_dir(&runtime).unwrap();
+    let status = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_doorward"));
+        run(command.args(["forward", "--status"]).env("XDG_RUNTIME_DIR", &runtime))
+    };
+    assert_eq!(status().status.code(), Some(8));
+    let mut command = doorward(&["forward", "echo=0"], &file);
+    let mut running = Running::start(command.env("XDG_RUNTIME_DIR", &runtime));
+    running.wait_for(" on ");
+    let local = running.errors().lines().find_map(|line| Some(line.split_once(" on ")?.1.to_owned())).unwrap();
+    let mut open = dial(&local);
+    open.write_all(b"open").unwrap();
+    open.read_exact(&mut [0; 4]).unwrap();
+    let expected = format!("echo on {local}: 1 open, 1 session since the start, 4 bytes sent, 4 received\n");
+    wait_until("the status counts", || (status().success().text() == expected).then_some(()));
+    drop(open);
+    scene.revoke();
+    exchange(dial(&local), b"hello").map_or_else(|_| (), |back| assert!(back.is_empty()));
+    running.wait_for("was revoked at the gate of home.example");
+    let text = status().success().text();
+    assert!(text.contains(&format!("ago: this device ({DEVICE}) was revoked")), "{text}");
+}
+
+#[test]
+fn connection_waits_for_a_gate_that_comes_back() {
+    let (_backend, scene) = echo();
+    let mut bundle = scene.bundle(&scene.certified());
+    // The way to the gate, which is away first.
+    let gate = scene.gate.address();
+    let reserved = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = reserved.local_addr().unwrap();
+    drop(reserved);
+    bundle.port = address.port();
+    let file = scene.file_of(&bundle);
+    let (mut running, locals) = forward(&["echo=0"], &file);
+    let waiting = dial(&locals[0]);
+    running.wait_for(&format!("echo: connection refused by {address}"));
+    let _way = Backend::serve(address, move |client, state| {
+        let gate = TcpStream::connect(gate).unwrap();
+        let (mut from, mut to) = (gate.try_clone().unwrap(), client.try_clone().unwrap());
+        let back = std::thread::spawn(move || {
+            let _ = std::io::copy(&mut from, &mut to);
+            let _ = to.shutdown(Shutdown::Write);
+        });
+        state.each_read(client, |bytes| (&gate).write_all(bytes).is_ok());
+        let _ = gate.shutdown(Shutdown::Write);
+        let _ = back.join();
+    });
+    assert_eq!(exchange(waiting, b"at last").unwrap(), b"at last");
+    // Said once.
+    assert_eq!(running.errors().matches("connection refused").count(), 1, "{}", running.errors());
+}
+
+#[test]
+fn tls_sessions_are_resumed() {
+    let backend = Backend::echo();
+    let scene = Scene::with("echo", backend.address());
+    let file = scene.file();
+    let (_running, locals) = forward(&["echo=0"], &file);
+    let resumed = || scene.gate.metrics().sum("doorward_tickets_total", &[("outcome", "resumed")]);
+    for _ in 0..3 {
+        assert_eq!(exchange(dial(&locals[0]), b"hello").unwrap(), b"hello");
+    }
+    assert_eq!(resumed(), 2.0);
+}
+
+#[test]
+fn configuration_file_names_routes() {
+    let (_backend, scene) = echo();
+    let file = scene.file();
+    let config = scene.path("forward.toml");
+    fs::write(&config, "[[forward]]\nroute = \"echo\"\nlisten = \"127.0.0.1:0\"\n").unwrap();
+    let (_running, locals) = forward(&["--config", config.to_str().unwrap()], &file);
+    assert_eq!(exchange(dial(&locals[0]), b"hello").unwrap(), b"hello");
+    fs::write(&config, "[[forward]]\nroute = \"echo\"\nlisten = \"nas:1\"\n").unwrap();
+    let refused = run(&mut doorward(&["forward", "--config", config.to_str().unwrap()], &file));
+    assert_eq!(refused.status.code(), Some(2), "{refused}");
+    assert!(refused.stderr.contains("\"nas:1\" is no local address"), "{refused}");
+}
+
+#[test]
+fn install_writes_a_unit_that_systemd_takes() {
+    let (_backend, scene) = echo();
+    let file = scene.file();
+    let mut command = doorward(&["forward", "echo=2222", "--install"], &file);
+    command.env("HOME", scene.folder.path()).env_remove("XDG_CONFIG_HOME");
+    let installed = run(&mut command).success();
+    assert!(installed.text().contains("systemctl --user enable --now doorward-forward"), "{installed}");
+    let unit = scene.path(".config/systemd/user/doorward-forward.service");
+    let text = fs::read_to_string(&unit).unwrap();
+    assert!(text.contains(&format!("forward echo=2222 --file {}\n", file.display())), "{text}");
+    let mut analyze = crate::common::process::tool("systemd-analyze", "systemd");
+    run(analyze.args(["--user", "--man=no", "verify"]).arg(&unit).env("XDG_RUNTIME_DIR", scene.folder.path()))
+        .success();
+}
