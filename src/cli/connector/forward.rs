@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::{DeviceArg, runtime};
+use super::{DeviceArg, renews, runtime};
 use crate::cli::{exit, failed};
 use crate::connector::forward::rule::{self, Rule};
 use crate::connector::forward::service::service;
@@ -80,6 +80,7 @@ pub(in crate::cli) fn run(args: &ForwardArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(exit::UNEXPECTED, &error),
     };
+    renews(&runtime, &args.device, |line| errln!("{line}"));
     let code = runtime.block_on(async {
         let log = Arc::new(|line: &str| errln!("{line}"));
         match Forwarder::bind(source, &rules, args.listen_beyond_loopback, log) {
