@@ -105,6 +105,9 @@ fn public_certificate_needs_no_authority_of_the_owners() {
     let device = owner.ca(&["device", "bob"]);
     assert!(device.get("bundle").is_none(), "{device}");
     assert!(!owner.path("devices/bob.doorward").exists() && owner.path("devices/bob.p12").exists());
+    let pages =
+        ["alice-laptop", "bob"].map(|name| fs::read_to_string(owner.path(&format!("devices/{name}.html"))).unwrap());
+    assert_eq!(pages.each_ref().map(|page| page.matches("doorward join ").count()), [3, 0], "in three languages");
 
     let home = tempfile::tempdir().unwrap();
     let mut init = doorward();

@@ -18,6 +18,7 @@ mod code;
 mod languages;
 mod link;
 mod link_address;
+mod link_bundle;
 mod link_delivery;
 mod messages;
 mod profile;

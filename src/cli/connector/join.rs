@@ -157,7 +157,11 @@ fn join(args: &JoinArgs, homes: &Homes, file: &Path) -> Result<(), NotJoined> {
     } else if joined.routes().any(|(_, route)| route.kind == ServiceKind::Ssh) {
         errln!("To let ssh do that always: {} join --ssh", shell::word(&program));
     }
-    errln!("The key is in {}, which only you can read. {shown} is no longer needed.", home.file.display());
+    let file = home.file.display();
+    match home.bundle.key {
+        BundleKey::Token(_) => errln!("The key stays in its token. {shown} is no longer needed."),
+        _ => errln!("The key is in {file}, which only you can read. {shown} is no longer needed."),
+    }
     Ok(())
 }
 
@@ -209,7 +213,7 @@ fn unlocked(args: &JoinArgs, bundle: Bundle, file: &Path) -> Result<Bundle, NotJ
 fn password(args: &JoinArgs, file: &Path) -> Result<Zeroizing<String>, NotJoined> {
     if let Some(from) = &args.password_file {
         let open = std::fs::File::open(from);
-        let read = open.and_then(|open| first_line(open));
+        let read = open.and_then(first_line);
         return read.map_err(|error| NotJoined::usage(format!("cannot read {}: {error}", from.display())));
     }
     if io::stdin().is_terminal() {
