@@ -102,7 +102,7 @@ pub enum RenewError {
         /// Why, for the user.
         sentence: String,
         /// The same.
-        failure: Failure,
+        failure: Box<Failure>,
     },
     /// The gate has refused it.
     #[error("the gate of {home} has refused the request: {sentence}")]
@@ -261,7 +261,7 @@ impl Service {
             Asked::Answered(answer) => Ok(answer),
             Asked::Failed(failure) => {
                 let sentence = self.facts.sentence(&failure, OffsetDateTime::now_utc());
-                Err(RenewError::NotReached { sentence, failure })
+                Err(RenewError::NotReached { sentence, failure: Box::new(failure) })
             }
             Asked::NotHttp(what) => Err(RenewError::Answer { home: self.facts.home.clone(), what }),
         }

@@ -119,11 +119,14 @@ fn attempt(homes: &Homes, home: &Home, args: &RenewArgs) -> ExitCode {
     }
 }
 
-const fn code(error: &RenewError) -> u8 {
+fn code(error: &RenewError) -> u8 {
     match error {
-        RenewError::NotReached { failure: Failure::Unreached(_), .. } => exit::NO_GATE,
-        RenewError::NotReached { failure, .. } if failure.is_passing() => exit::NO_GATE,
-        RenewError::NotReached { .. } | RenewError::Refused { .. } => exit::REFUSED,
+        RenewError::NotReached { failure, .. } => match &**failure {
+            Failure::Unreached(_) => exit::NO_GATE,
+            failure if failure.is_passing() => exit::NO_GATE,
+            Failure::Gate { .. } => exit::REFUSED,
+        },
+        RenewError::Refused { .. } => exit::REFUSED,
         RenewError::NoService { .. } | RenewError::Encrypted { .. } | RenewError::Token { .. } => exit::USAGE,
         _ => exit::UNEXPECTED,
     }

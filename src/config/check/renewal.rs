@@ -107,16 +107,13 @@ fn server_name(section: &RawRenewal, place: &Place, raw: &Raw, report: &mut Repo
             return None;
         }
     };
-    let name = match ServerNamePattern::parse(&text.value) {
-        Ok(ServerNamePattern::Exact(name)) => name,
-        _ => {
-            report.error(
-                &text.place,
-                format!("{} is not a whole host name", quoted(&text.value)),
-                "write one name, as in \"renew.home.example\"",
-            );
-            return None;
-        }
+    let Ok(ServerNamePattern::Exact(name)) = ServerNamePattern::parse(&text.value) else {
+        report.error(
+            &text.place,
+            format!("{} is not a whole host name", quoted(&text.value)),
+            "write one name, as in \"renew.home.example\"",
+        );
+        return None;
     };
     let routes = raw.routes.as_deref().unwrap_or_default();
     is_free(&name, text, routes, report).then_some(name)
