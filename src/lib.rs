@@ -16,6 +16,8 @@
 //! | 6 | [`backends::dial`] | the permit and the backends | [`Dialed`](backends::dial::Dialed) | `backend` |
 //! | 7 | [`relay`] | `Dialed` | [`RelaySummary`](relay::RelaySummary) | closes, never rejects |
 //!
+//! A device that asks for its next certificate ends at stage 5: [`renewal`] takes the permit, and answers it where the others dial.
+//!
 //! Imports point down only; `tests/architecture` holds the table. The terms are those of [`manual::words`].
 
 // They panic when the reader has closed the stream; src/cli/mod.rs has others that do not.

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use tokio::net::lookup_host;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use super::dns::{DnsPublisher, DnsResponder};
+use super::dns::{self, DnsPublisher, DnsResponder};
 use super::http::Client;
 use super::message::{FromAgent, ToAgent};
 use super::order;
@@ -80,7 +80,10 @@ pub fn agent(file: &Path) -> Result<(), AgentError> {
     let client = Client::new(acme.trust.as_deref()).map_err(|error| AgentError::Client(error.to_string()))?;
     let publisher = match &acme.challenge {
         Challenge::TlsAlpn01 => None,
-        Challenge::Dns01(dns) => Some(Arc::new(DnsPublisher::new(dns).map_err(AgentError::Client)?)),
+        Challenge::Dns01(dns) => {
+            dns::limit_memory(dns)?;
+            Some(Arc::new(DnsPublisher::new(dns).map_err(AgentError::Client)?))
+        }
     };
     let folder = acme.state.of_this_process();
     let store = Store::new(&folder);

@@ -153,7 +153,8 @@ mod tests {
         let of = |change: &dyn Fn(&mut CertificateEntry), request: &CertificateRequest| {
             let mut entry = entry("01", &one);
             change(&mut entry);
-            let inventory = Inventory { certificates: vec![entry], ..Inventory::default() };
+            let mut inventory = Inventory::default();
+            inventory.certificates.push(entry);
             asking(&inventory, &Sha256::of(b"01"), request).map(|asking| asking.same_key)
         };
         assert_eq!(of(&|_| (), &one), Ok(true));
@@ -172,7 +173,8 @@ mod tests {
         let [one, lost] = [0; 2].map(|_| request(&KeyType::P256.generate().expect("a key")));
         let mut certificates = vec![entry("01", &lost), entry("02", &one)];
         certificates[0].revoked_at = Some(now());
-        let inventory = Inventory { certificates, ..Inventory::default() };
+        let mut inventory = Inventory::default();
+        inventory.certificates = certificates;
         let asked = asking(&inventory, &Sha256::of(b"02"), &lost);
         assert_eq!(asked.map(|asking| asking.same_key), Err(NotApproved::RevokedKey));
         assert!(asking(&inventory, &Sha256::of(b"02"), &one).is_ok());

@@ -1,8 +1,12 @@
 //! The public certificate of a configuration.
 
+use x509_parser::prelude::{FromDer, X509Certificate};
+
 use super::checked::{CertificateSource, Config, RouteMode};
+use super::server_trust::covers;
 use crate::model::identity::Identity;
 use crate::model::public_certificate::{IssuedCertificate, PublicCertificate};
+use crate::pki::public;
 
 /// What is shown as the public certificate; `None` if the configuration wants none.
 pub fn public_certificate(config: &Config) -> Option<PublicCertificate> {
@@ -13,6 +17,8 @@ pub fn public_certificate(config: &Config) -> Option<PublicCertificate> {
     });
     let shown = certificates.into_iter().find(|certificate| certificate.source != CertificateSource::Files)?;
     let leaf = shown.certified_key.cert.first().filter(|_| shown.source == CertificateSource::Acme);
+    let parsed = leaf.and_then(|leaf| X509Certificate::from_der(leaf).ok());
+    let has_marks = parsed.is_some_and(|(_, leaf)| public::needs_intermediate(&leaf));
     let leaf = leaf.and_then(|leaf| Identity::from_certificate(leaf, false).ok());
     Some(PublicCertificate {
         names: acme.names.iter().cloned().collect(),
@@ -20,34 +26,10 @@ pub fn public_certificate(config: &Config) -> Option<PublicCertificate> {
         issued: leaf.map(|leaf| IssuedCertificate {
             not_before: leaf.not_before,
             not_after: leaf.not_after,
-            lacks: not_covered(acme.names.iter(), &leaf.dns_names),
+            // A private ACME server issues certificates that look like the owner's.
+            is_own: acme.trust.is_none() && !has_marks,
+            lacks: acme.names.iter().filter(|name| !covers(&leaf.dns_names, name)).cloned().collect(),
             issuer: leaf.issuer,
         }),
     })
-}
-
-/// The names that a certificate for `dns_names` is not valid for (RFC 6125 section 6.4.3).
-pub(super) fn not_covered<'a>(names: impl Iterator<Item = &'a String>, dns_names: &[String]) -> Vec<String> {
-    let covers = |name: &str| {
-        let wildcard = name.split_once('.').map(|(_, parent)| format!("*.{parent}"));
-        dns_names
-            .iter()
-            .any(|dns| dns.eq_ignore_ascii_case(name) || wildcard.as_ref().is_some_and(|w| dns.eq_ignore_ascii_case(w)))
-    };
-    names.filter(|name| !covers(name)).cloned().collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn wildcard_covers_one_label() {
-        let names = ["nas.home.example", "a.nas.home.example", "home.example"].map(str::to_owned);
-        let lacks =
-            |dns: &[&str]| not_covered(names.iter(), &dns.iter().map(|dns| (*dns).to_owned()).collect::<Vec<_>>());
-        assert_eq!(lacks(&["*.home.EXAMPLE"]), ["a.nas.home.example", "home.example"]);
-        assert_eq!(lacks(&["Nas.home.example", "home.example", "*.nas.home.example"]), [] as [&str; 0]);
-        assert_eq!(lacks(&[]).len(), 3);
-    }
 }

@@ -4,9 +4,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio::net::tcp::OwnedWriteHalf;
 
 /// A stream to read from, of whatever kind.
 pub type Reader = Pin<Box<dyn AsyncRead + Send>>;
@@ -33,6 +39,7 @@ mod system {
     use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
     use std::path::{Path, PathBuf};
     use std::pin::Pin;
+    use std::sync::Arc;
     use std::task::{Context, Poll, ready};
 
     use rustix::fs::{FileType, fstat};
@@ -40,7 +47,7 @@ mod system {
     use tokio::net::{TcpListener, UnixListener, UnixStream};
     use tokio::signal::unix::{SignalKind, signal};
 
-    use super::{Address, Reader, Writer};
+    use super::{Address, Local, Reader, Writer};
     use crate::sys::inherited::InheritedSocket;
 
     /// Standard input, without a thread where the system permits it.
@@ -145,12 +152,12 @@ mod system {
             }
         }
 
-        pub(in crate::connector) async fn accept(&self) -> io::Result<(Reader, Writer)> {
+        pub(in crate::connector) async fn accept(&self) -> io::Result<Local> {
             match self {
                 Self::Tcp(listener) => super::accept(listener).await,
                 Self::Unix(socket) => {
                     let (reader, writer) = socket.listener.accept().await?.0.into_split();
-                    Ok((Box::pin(reader), Box::pin(writer)))
+                    Ok(Local { reader: Box::pin(reader), writer: Box::pin(writer), aborted: Arc::default() })
                 }
             }
         }
@@ -285,7 +292,7 @@ mod system {
 
     use tokio::net::TcpListener;
 
-    use super::{Address, Reader, Writer};
+    use super::{Address, Local, Reader, Writer};
 
     /// Creates a folder. In the folder of the user's settings, it is the user's alone.
     pub(in crate::connector) fn create_private(folder: &Path) -> io::Result<()> {
@@ -333,7 +340,7 @@ mod system {
             self.0.local_addr().ok()
         }
 
-        pub(in crate::connector) async fn accept(&self) -> io::Result<(Reader, Writer)> {
+        pub(in crate::connector) async fn accept(&self) -> io::Result<Local> {
             super::accept(&self.0).await
         }
     }
@@ -361,12 +368,65 @@ mod system {
     }
 }
 
-async fn accept(listener: &TcpListener) -> io::Result<(Reader, Writer)> {
+async fn accept(listener: &TcpListener) -> io::Result<Local> {
     let (stream, _) = listener.accept().await?;
     // Not vital.
     let _ = stream.set_nodelay(true);
     let (reader, writer) = stream.into_split();
-    Ok((Box::pin(reader), Box::pin(writer)))
+    let aborted = Arc::default();
+    let writer = TcpWriter { half: Some(writer), aborted: Arc::clone(&aborted) };
+    Ok(Local { reader: Box::pin(reader), writer: Box::pin(writer), aborted })
+}
+
+/// A connection of a local program.
+pub(super) struct Local {
+    pub(super) reader: Reader,
+    pub(super) writer: Writer,
+    aborted: Arc<AtomicBool>,
+}
+
+impl Local {
+    /// Ends it with a reset instead of an end, so that the program does not take what it has for all there was. A unix socket knows no
+    /// difference.
+    pub(super) fn abort(self) {
+        self.aborted.store(true, Ordering::Relaxed);
+    }
+}
+
+struct TcpWriter {
+    half: Option<OwnedWriteHalf>,
+    aborted: Arc<AtomicBool>,
+}
+
+impl TcpWriter {
+    fn half(&mut self) -> io::Result<Pin<&mut OwnedWriteHalf>> {
+        self.half.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl AsyncWrite for TcpWriter {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.half()?.poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.half()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.half()?.poll_shutdown(cx)
+    }
+}
+
+impl Drop for TcpWriter {
+    fn drop(&mut self) {
+        let Some(half) = self.half.take() else { return };
+        if self.aborted.load(Ordering::Relaxed) {
+            let _ = SockRef::from(half.as_ref()).set_linger(Some(Duration::ZERO));
+            // Otherwise it would send the end first.
+            half.forget();
+        }
+    }
 }
 
 pub use system::asked_to_stop;

@@ -5,6 +5,8 @@
 mod http;
 mod pending;
 
+pub use self::pending::forget;
+
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -12,6 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName as TlsName};
 use time::OffsetDateTime;
+use tokio::time::sleep;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use self::http::{Answer, Asked, Request};
@@ -33,6 +36,9 @@ const CACERTS: &str = "/.well-known/est/cacerts";
 const AGAIN: Duration = Duration::from_secs(60);
 const AGAIN_MIN: Duration = Duration::from_secs(1);
 const AGAIN_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// How often programs look whether it is time.
+const EVERY: Duration = Duration::from_secs(3600);
 
 /// The longest sentence of a gate that is repeated, in characters.
 const SENTENCE_MAX: usize = 300;
@@ -203,6 +209,25 @@ pub async fn if_due(homes: &Homes, home: &Home) -> Option<Result<Attempt, RenewE
         return None;
     }
     Some(renew(homes, home, Key::Same, None).await)
+}
+
+/// Renews the certificates of all homes in the last third of their lives, for as long as it is polled: for a program that uses them. Tells
+/// `tell` what was renewed, and what is wrong.
+pub async fn keep_renewing(homes: Homes, tell: impl Fn(&str)) {
+    loop {
+        // Files that cannot be read are told where they are used.
+        let joined = homes.joined().map(|joined| joined.homes).unwrap_or_default();
+        for home in &joined {
+            match if_due(&homes, home).await {
+                Some(Ok(Attempt::Renewed { not_after })) => {
+                    tell(&format!("the certificate for {} is renewed, valid until {}", home.name, not_after.date()));
+                }
+                Some(Err(error)) => tell(&format!("the certificate for {} is not renewed: {error}", home.name)),
+                Some(Ok(Attempt::Waits { .. })) | None => {}
+            }
+        }
+        sleep(EVERY).await;
+    }
 }
 
 /// The renewal service of a home.

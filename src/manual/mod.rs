@@ -36,6 +36,7 @@ topics! {
     installation "installation" "the program as a Debian package, a static program, a container image, or on OpenWrt",
     setup "setup" "certificates, the one open port, and the first start",
     devices "devices" "hand certificates to devices; renew and revoke them",
+    renewal "renewal" "devices ask the gate for their next certificate, and you decide",
     from_caddy "from-caddy" "use the certificates of mkcert and Caddy's client_auth as they are",
     ssh_and_smb "ssh-and-smb" "ssh, sftp, rsync and file shares through the gate",
     refusals "refusals" "why a connection was rejected or closed, and what to do",

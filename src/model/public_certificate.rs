@@ -20,6 +20,8 @@ pub struct IssuedCertificate {
     pub not_after: i64,
     /// The authority, as the certificate names it.
     pub issuer: String,
+    /// It is still that of the owner's authority, which is shown until the public one was issued.
+    pub is_own: bool,
     /// The names of the configuration that it does not cover.
     pub lacks: Vec<String>,
 }

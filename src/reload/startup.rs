@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::config::checked::{Config, Control, HistoryFolder, KernelTls, Log, SandboxMode};
+use crate::config::checked::{Config, Control, HistoryFolder, KernelTls, Log, RenewalFolder, SandboxMode};
 
 /// The settings that only a start puts into effect, as they were at the start.
 #[derive(Debug)]
@@ -12,6 +12,7 @@ pub(super) struct StartupSettings {
     control: Control,
     log: Log,
     history: HistoryFolder,
+    renewal: Option<RenewalFolder>,
     sandbox: SandboxMode,
 }
 
@@ -23,6 +24,7 @@ impl StartupSettings {
             control: config.control.clone(),
             log: config.log.clone(),
             history: config.history.folder.clone(),
+            renewal: config.renewal.as_ref().map(|renewal| renewal.folder.clone()),
             sandbox: config.sandbox,
         }
     }
@@ -40,6 +42,9 @@ impl StartupSettings {
         compare(self.control == new.control, "control.socket");
         compare(self.log == new.log, "[log]");
         compare(self.history == new.history.folder, "history.folder");
+        // Without it, nothing is written there.
+        let renewal = new.renewal.as_ref().map(|renewal| &renewal.folder);
+        compare(renewal.is_none() || renewal == self.renewal.as_ref(), "renewal.folder");
         compare(self.sandbox == new.sandbox, "[sandbox]");
         changed
     }

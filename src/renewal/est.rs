@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use tokio::time::timeout;
 
 use super::folder::{RenewalRequest, Submitted};
-use super::served::{Asked, Client, RenewalService};
+use super::service::{Asked, Client, RenewalService};
 use crate::http::{Reply, TEXT, reply};
 use crate::model::renewal::RequestOutcome;
 use crate::pki::{CertificateRequest, certs_only};

@@ -6,6 +6,8 @@
 mod est;
 pub mod folder;
 mod served;
+mod service;
 
 pub use est::{ASK_AGAIN, CACERTS, CONTENT_TYPE, PKCS7, SIMPLE_REENROLL};
-pub use served::{Asked, NotServed, RenewalService};
+pub use served::NotServed;
+pub use service::{Asked, RenewalService};

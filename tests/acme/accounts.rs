@@ -43,7 +43,7 @@ fn contact_is_told_once_and_again_when_it_has_changed() {
     let mut home = Home::new();
     home.configure("contact = \"mailto:alice@home.example\"");
     home.order();
-    let made = home.relay.asked().into_iter().filter(|asked| asked.kind == NEW_ACCOUNT).next_back().unwrap();
+    let made = home.relay.asked().into_iter().rfind(|asked| asked.kind == NEW_ACCOUNT).unwrap();
     assert_eq!(made.payload.unwrap()["contact"][0], "mailto:alice@home.example");
     home.configure("contact = \"mailto:bob@home.example\"");
     home.relay.pass();

@@ -396,7 +396,7 @@ impl Agent {
         while times > 0 {
             let Some(message) = self.next() else { return false };
             let next_at = message["state"]["next_at"].as_i64();
-            self.next_at.set(next_at.or(self.next_at.get()));
+            self.next_at.set(next_at.or_else(|| self.next_at.get()));
             times -= usize::from(next_at.is_some());
         }
         true

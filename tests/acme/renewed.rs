@@ -8,6 +8,7 @@ use rustls::HandshakeKind;
 
 use crate::client::{Client, End};
 use crate::pebble::Settings;
+use crate::relay::{Answer, Fate};
 use crate::scene::{NAS, PHOTOS, Scene, status, visit};
 
 /// How much a stream sends a second.
@@ -102,8 +103,24 @@ fn new_server_name_is_ordered_at_once() {
 }
 
 #[test]
-fn server_that_fails_or_hangs_costs_nothing_but_a_new_certificate() {
-    use crate::relay::{Answer, Fate};
+fn owner_has_it_renewed_now() {
+    let scene = Scene::new();
+    let gate = scene.open();
+    let shown = scene.wait_issued(&scene.device());
+    let told = gate.ask(&["certificate", "renew"]).success();
+    let renewed = visit(scene.address(), &scene.without_sessions(), NAS).unwrap();
+    assert_ne!(renewed, shown, "{told}");
+    assert_eq!((scene.pebble.accounts(), scene.pebble.orders()), (1, 2));
+    let refusal = || Answer::problem(403, "rejectedIdentifier", "home.example is on the list of the server");
+    scene.relay.rule(move |asked, _| if asked.kind == "/order-plz" { Fate::Instead(refusal()) } else { Fate::Pass });
+    let told = gate.ask(&["certificate", "renew"]).failure();
+    assert!(told.to_string().contains("home.example is on the list of the server"), "{told}");
+    assert_eq!(visit(scene.address(), &scene.without_sessions(), NAS).unwrap(), renewed);
+    gate.settled();
+}
+
+#[test]
+fn renewal_that_fails_costs_nothing_but_the_new_certificate() {
     let scene = Scene::with(&Settings { validity: SHORT, ..Settings::default() });
     let gate = scene.open();
     let device = scene.without_sessions();

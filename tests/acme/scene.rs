@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,12 +87,6 @@ impl Scene {
     #[track_caller]
     pub(crate) fn open(&self) -> Gate {
         Gate::start(&self.config())
-    }
-
-    /// The same with something else about its process.
-    #[track_caller]
-    pub(crate) fn open_with(&self, change: impl FnOnce(&mut Command)) -> Gate {
-        Gate::start_with(&self.config(), change)
     }
 
     /// A device that trusts the root of the server's certificates alone.

@@ -18,7 +18,7 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
     // What a device is given in one file.
     ("bundle", &["model"]),
     // The other end: runs on devices, and knows nothing of a gate but what it was given.
-    ("connector", &["bundle", "model", "sys"]),
+    ("connector", &["bundle", "model", "pki", "sys"]),
     // Devices are set up without a gate.
     ("enrolment", &["bundle", "files", "http", "model", "pki", "sys"]),
     // A certificate and the files that a device is set up with are written in one transaction.

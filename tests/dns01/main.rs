@@ -10,6 +10,7 @@ mod common;
 mod command;
 mod network;
 mod order;
+mod provider;
 mod resolver;
 mod server;
 mod update;

@@ -2,7 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -19,13 +20,13 @@ use crate::{NAME, WILDCARD, update_keys};
 const PEBBLE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 14000);
 
 /// An ACME server that asks the DNS server at [`FIRST`].
-struct Pebble {
+pub(crate) struct Pebble {
     folder: TempDir,
     _server: Daemon,
 }
 
 impl Pebble {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         let authority = Authority::new("HTTPS of the ACME server");
@@ -56,20 +57,26 @@ impl Pebble {
 
     /// A gate that orders for the name and its wildcard.
     fn gate(&self, dns: &str) -> Gate {
+        self.gate_with(dns, |_| ())
+    }
+
+    /// The same with something else about its process.
+    pub(crate) fn gate_with(&self, dns: &str, change: impl FnOnce(&mut Command)) -> Gate {
         let clients = self.folder.path().join("clients.pem");
         std::fs::write(&clients, Authority::new("Clients").pem()).unwrap();
-        Gate::start_with_control(&format!(
+        let config = format!(
             "{LOCAL}\n[certificate.acme]\nchallenge = \"dns-01\"\ndirectory = \"https://{PEBBLE}/dir\"\ntrust = {:?}\nstate = \"acme\"\n\
              dns = {{ {dns} }}\n[client_auth]\ntrust = [{clients:?}]\n\
              [[route]]\nname = \"nas\"\nserver_names = [\"{NAME}\", \"{WILDCARD}\"]\nbackends = [\"127.0.0.1:1\"]\nallow = [\"any\"]\n",
             self.folder.path().join("ca.pem"),
-        ))
+        );
+        Gate::start_with(&format!("{config}\n[control]\nsocket = \"control.sock\"\n"), change)
     }
 }
 
 /// The names of the certificate that was issued.
 #[track_caller]
-fn issued(gate: &Gate) -> Vec<String> {
+pub(crate) fn issued(gate: &Gate) -> Vec<String> {
     let file = gate.folder().join("acme/live/certificate.pem");
     let pem = wait_until("there is a certificate", || std::fs::read(&file).ok());
     let der = CertificateDer::pem_slice_iter(&pem).next().unwrap().unwrap();
@@ -78,8 +85,27 @@ fn issued(gate: &Gate) -> Vec<String> {
     names.iter().map(|name| name.to_string().trim_start_matches("DNSName(").trim_end_matches(')').to_owned()).collect()
 }
 
+/// Whether the kernel filters the system calls of the gate's agent (proc(5), `Seccomp`).
+#[track_caller]
+pub(crate) fn is_in_a_sandbox(gate: &Gate) -> bool {
+    std::fs::read_to_string(agent(gate).join("status")).unwrap().lines().any(|line| line == "Seccomp:\t2")
+}
+
+/// The folder of the gate's agent below `/proc`.
+#[track_caller]
+pub(crate) fn agent(gate: &Gate) -> PathBuf {
+    let folder = gate.folder().to_str().unwrap().to_owned();
+    let is_agent = |process: &Path| {
+        let line = std::fs::read(process.join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        line.contains(" acme-agent ") && line.contains(&folder)
+    };
+    let mut processes = std::fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    processes.find(|process| is_agent(process)).expect("the agent runs")
+}
+
 /// What `doorward status` says, once an order has failed.
-fn failed(gate: &Gate) -> String {
+pub(crate) fn failed(gate: &Gate) -> String {
     wait_until("an order has failed", || {
         let status = gate.ask(&["status", "--format", "json"]).text();
         status.contains("was not published").then_some(status)
@@ -94,6 +120,7 @@ fn name_and_wildcard_are_ordered_by_a_real_dns_server() {
             let pebble = Pebble::start();
             let gate = pebble.gate(&update_keys(&server, &server.key_file));
             assert_eq!(issued(&gate), [WILDCARD, NAME], "{kind:?}");
+            assert!(is_in_a_sandbox(&gate));
             wait_until("the records are removed", || server.texts(NAME).is_empty().then_some(()));
         }
     });
@@ -123,6 +150,8 @@ fn name_and_wildcard_are_ordered_by_a_program() {
         let (folder, path) = program(&server, &server.key_file.display().to_string());
         let gate = pebble.gate(&format!("command = [{path:?}]"));
         assert_eq!(issued(&gate), [WILDCARD, NAME]);
+        // The program would inherit it.
+        assert!(!is_in_a_sandbox(&gate));
         wait_until("the records are removed", || server.texts(NAME).is_empty().then_some(()));
         let calls = std::fs::read_to_string(folder.path().join("calls")).unwrap();
         let verbs: Vec<&str> = calls.lines().map(|line| line.split(' ').next().unwrap()).collect();

@@ -107,6 +107,17 @@ impl Server {
         self.daemon = None;
     }
 
+    /// Starts it anew with another zone, which has this record. Only BIND.
+    pub(crate) fn add_zone(&mut self, zone: &str, record: &str) {
+        assert_eq!(self.kind, Kind::Bind);
+        self.stop();
+        let config = self.file("server.conf");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, format!("{text}zone \"{zone}\" {{ type primary; file \"{zone}.zone\"; }};\n")).unwrap();
+        std::fs::write(self.file(&format!("{zone}.zone")), zone_file(*self.address.ip(), &[record])).unwrap();
+        self.start();
+    }
+
     /// What `dig` shows of a name.
     pub(crate) fn answer(&self, kind: &str, name: &str) -> String {
         let mut dig = tool("dig", "bind9-dnsutils");

@@ -1,7 +1,8 @@
 //! Changes by DNS itself (RFC 2136), with BIND and Knot.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::time::Instant;
+
+use tokio::time::Instant;
 
 use crate::network::{FIRST, SECOND, alone};
 use crate::server::{BOTH, Kind, PORT, Server};

@@ -119,7 +119,7 @@ fn files_of_devices_have_no_authority() {
     home.doorward(&["ca", "device", "bob-laptop"]).success();
     home.doorward(&["ca", "renew", "alice-phone"]).success();
     let written: Vec<_> = std::fs::read_dir(&devices).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert_eq!(written.len(), 2 * 7, "{written:?}");
+    assert!(written.len() >= 2 * 7, "{written:?}");
     written.iter().for_each(|file| assert_without_trust(file));
     let renewed = home.doorward(&["ca", "renew", "alice-phone", "--format", "json"]).success();
     let renewed: Value = serde_json::from_str(&renewed.text()).unwrap();

@@ -72,6 +72,9 @@ fn exit_codes_are_those_of_the_program() {
         exit::NOT_FETCHED,
         exit::NOT_IN_FORCE,
         exit::NOT_DELIVERED,
+        exit::NOT_ISSUED,
+        exit::LOST,
+        exit::WAITING,
     ];
     let numbers: Vec<u8> = codes.iter().map(|line| line.split_once("  ").unwrap().0.parse().unwrap()).collect();
     assert_eq!(numbers, constants);

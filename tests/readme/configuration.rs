@@ -63,6 +63,9 @@ impl Home {
                 write(&certificate["key"], issued.key_pem());
             }
         }
+        if let Some(file) = table.get("metrics").and_then(|metrics| metrics.get("inventory")) {
+            write(file, "version = 1\n".to_owned());
+        }
         for file in table.get("client_auth").and_then(|table| table.get("trust")?.as_array()).into_iter().flatten() {
             write(file, Authority::new("Clients").pem().to_owned());
         }
@@ -72,7 +75,8 @@ impl Home {
 fn server_names(document: &toml::Table) -> Vec<String> {
     let routes = document.get("route").and_then(toml::Value::as_array).into_iter().flatten();
     let names = routes.flat_map(|route| route["server_names"].as_array().unwrap());
-    names.map(|name| name.as_str().unwrap().to_owned()).collect()
+    let renewal = document.get("renewal").map(|section| &section["server_name"]);
+    names.chain(renewal).map(|name| name.as_str().unwrap().to_owned()).collect()
 }
 
 /// What a fragment is put into.

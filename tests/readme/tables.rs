@@ -101,6 +101,8 @@ fn keys() -> BTreeSet<String> {
         "\n",
         include_str!("../../src/config/raw/health.rs"),
         "\n",
+        include_str!("../../src/config/raw/renewal.rs"),
+        "\n",
         include_str!("../../src/config/raw/route.rs"),
     );
     let section = |title: &str| {
@@ -126,6 +128,7 @@ fn keys() -> BTreeSet<String> {
             "RawLog" => "log.",
             "RawNotify" => "notify.",
             "RawHistory" => "history.",
+            "RawRenewal" => "renewal.",
             "RawSandbox" => "sandbox.",
             _ => return None,
         })

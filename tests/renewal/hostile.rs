@@ -65,7 +65,7 @@ fn begun(house: &House, text: &str, protocol: &[&str]) -> std::process::Child {
 }
 
 #[test]
-fn slow_requests_end_and_hold_nobody_up() {
+fn slow_requests_end_and_delay_no_others() {
     let house = House::of(&["alice-laptop"]);
     let head = format!("POST {REENROLL} HTTP/1.1\r\nHost: {RENEW}\r\nContent-Type: application/pkcs10\r\n");
     let mut slow = [

@@ -13,5 +13,6 @@ mod home;
 mod house;
 
 mod approved;
+mod device;
 mod hostile;
 mod refused;

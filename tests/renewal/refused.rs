@@ -27,7 +27,7 @@ fn strangers_end_in_the_handshake() {
         .unwrap();
     fs::rename(house.home.path("devices/other-alice-laptop.pem"), house.home.path("devices/other.pem")).unwrap();
     run(&mut house.curl(Some("other"), RENEW, REENROLL)).failure();
-    house.gate.wait_rejected("certificate", "unknown_issuer", 1);
+    house.gate.wait_rejected("certificate", "unknown_ca", 1);
     assert_eq!(fs::read_dir(house.folder()).unwrap().count(), 0);
 }
 

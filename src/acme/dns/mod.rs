@@ -21,9 +21,11 @@ mod rfc2136;
 mod visible;
 mod zone;
 
+use std::io;
 use std::time::Duration;
 
 use hickory_proto::rr::Name;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::time::{Instant, timeout};
 
 pub(super) use self::responder::DnsResponder;
@@ -33,6 +35,19 @@ use crate::config::checked::{Dns, DnsBy};
 
 /// How long a change may take.
 const CHANGE_LIMIT: Duration = Duration::from_secs(150);
+
+/// The most memory of a process that asks the API of a provider, in bytes: dns-update reads an answer whole, whatever its length.
+const MEMORY_MAX: u64 = 512 * 1024 * 1024;
+
+/// Limits the memory of this process to what it needs for such records (getrlimit(2), `RLIMIT_DATA`). If an answer is longer, it
+/// ends, and is started again later.
+pub(super) fn limit_memory(dns: &Dns) -> io::Result<()> {
+    if !matches!(dns.publisher, DnsBy::Api(_)) {
+        return Ok(());
+    }
+    let allowed = getrlimit(Resource::Data).maximum.map_or(MEMORY_MAX, |allowed| allowed.min(MEMORY_MAX));
+    Ok(setrlimit(Resource::Data, Rlimit { current: Some(allowed), maximum: Some(allowed) })?)
+}
 
 /// Publishes TXT records, and waits until they are seen.
 pub struct DnsPublisher {

@@ -127,7 +127,11 @@ impl Places {
         };
         let folder = Folder::open(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => {
-                CaError::usage(format!("{} does not exist: the gate makes it at its start", path.display()))
+                CaError::usage(format!(
+                    "{} is not there, or only root can see it: the gate makes it at its start\n  run it with sudo, or name the folder: \
+                     --requests FOLDER",
+                    path.display()
+                ))
             }
             io::ErrorKind::PermissionDenied => CaError::usage(format!(
                 "cannot open {}: {error}\n  only the gate's user and root can: run it with sudo",

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
+use tokio::time::Instant;
 
 use super::status::{failure_text, mark_own, text};
 use crate::cli::control_args::ControlArgs;

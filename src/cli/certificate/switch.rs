@@ -1,5 +1,8 @@
 //! `doorward certificate use`: the gate shows another certificate from now on.
 
+mod in_force;
+mod own;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,22 +11,22 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::seed::{Seeded, seed};
-use super::status::is_not_running;
 use crate::cli::ca::{CaError, FolderArg, PassphraseArg, make_server_certificate};
 use crate::cli::init::{AcmeArgs, TRUST_FILE};
 use crate::cli::services::load_as_owner;
 use crate::cli::{Format, exit, failed};
+use crate::config;
 use crate::config::certificate_section::{NotReplaced, Use, kept, replaced};
 use crate::config::checked::{Acme, Certificate, Config, Route, RouteMode};
 use crate::config::server_trust::CertificateKind;
-use crate::config::{self, START_ANEW};
-use crate::control::client::{ReloadError, reload};
-use crate::files::{self, Access, Existing, NewFile};
+use crate::files::{Access, NewFile};
 use crate::install::Installed;
-use crate::model::names::{ServerName, ServerNamePattern};
+use crate::model::names::ServerName;
 use crate::model::public_name::not_public;
 use crate::model::service::PUBLIC_PORT;
 use crate::model::shell;
+use in_force::{InForce, put_in_force, write_file};
+use own::{common_domain, names, names_what_exists, own_section};
 
 /// The options of `doorward certificate use`.
 #[derive(Args, Debug)]
@@ -168,7 +171,7 @@ fn with_default_certificate(before: &Before) -> impl Iterator<Item = (&Route, &C
     let chain = table.as_ref().and_then(|table| table.get("certificate")?.get("chain")?.as_str()).map(PathBuf::from);
     let default = match &before.config.acme {
         Some(acme) => Some(acme.state.certificate()),
-        None => chain.map(|chain| before.file.parent().unwrap_or(Path::new(".")).join(chain)),
+        None => chain.map(|chain| before.file.parent().unwrap_or_else(|| Path::new(".")).join(chain)),
     };
     before.config.routes.iter().filter_map(move |route| match &route.mode {
         RouteMode::Terminate(terminate) => {
@@ -279,67 +282,13 @@ fn acme_section(args: &UseArgs, config: &Path) -> Result<String, Refused> {
     let directory = args.directory.clone().unwrap_or_else(|| AcmeArgs::default().acme_directory);
     let acme =
         AcmeArgs { acme: true, acme_contact: contact, acme_directory: directory, acme_trust: args.trust.clone() };
-    let folder = config.parent().unwrap_or(Path::new("."));
+    let folder = config.parent().unwrap_or_else(|| Path::new("."));
     let inside = if folder.join(crate::cli::ca::FOLDER).is_dir() { crate::cli::ca::FOLDER } else { "" };
     if let Some(pem) = acme.trust().map_err(|error| (exit::USAGE, error.to_string()))? {
         let copy = NewFile { path: folder.join(inside).join(TRUST_FILE), contents: pem, access: Access::Public };
         write_file(copy)?;
     }
     Ok(acme.section(inside))
-}
-
-/// The section of the certificate that `doorward ca server` issues.
-fn own_section(args: &UseArgs, before: &Before) -> String {
-    let folder = args.folder.authorities();
-    let beside = before.file.with_file_name(crate::cli::ca::FOLDER);
-    let is_installed = Installed::find().is_some_and(|gate| gate.config() == before.file);
-    let is_beside = is_installed || same(&folder, &beside);
-    let at = |name: &str| {
-        let path = if is_beside { Path::new(crate::cli::ca::FOLDER).join(name) } else { absolute(&folder).join(name) };
-        toml::Value::from(path.display().to_string()).to_string()
-    };
-    format!(
-        "# The gate's certificate. Devices trust it because {} is installed on them.\n[certificate]\nchain = {}\nkey = {}\n",
-        at("server-ca.pem").trim_matches('"'),
-        at("server.pem"),
-        at("server-key.pem")
-    )
-}
-
-fn absolute(path: &Path) -> PathBuf {
-    path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned())
-}
-
-fn same(one: &Path, other: &Path) -> bool {
-    absolute(one) == absolute(other)
-}
-
-/// Whether the chain that a section names is there.
-fn names_what_exists(section: &str, config: &Path) -> bool {
-    let table: Option<toml::Table> = section.parse().ok();
-    let chain = table.as_ref().and_then(|table| table.get("certificate")?.get("chain")?.as_str().map(PathBuf::from));
-    chain.is_some_and(|chain| config.parent().unwrap_or(Path::new(".")).join(chain).exists())
-}
-
-/// The server names of the routes that have no certificate of their own.
-fn names(before: &Before) -> Vec<ServerNamePattern> {
-    let names = with_default_certificate(before).flat_map(|(route, _)| route.server_names.iter().cloned());
-    names.filter(|name| *name != ServerNamePattern::Default).collect()
-}
-
-/// The domain that all names are, or are below of; nothing if they have no more than a top-level domain in common.
-fn common_domain(names: &[ServerNamePattern]) -> Option<ServerName> {
-    let labels = |name: &ServerNamePattern| -> Vec<String> {
-        let (ServerNamePattern::Exact(name) | ServerNamePattern::Wildcard(name)) = name else { return Vec::new() };
-        name.as_str().rsplit('.').map(str::to_owned).collect()
-    };
-    let mut names = names.iter().map(labels);
-    let first = names.next()?;
-    let common = names.fold(first, |common, name| {
-        common.into_iter().zip(name).take_while(|(one, other)| one == other).map(|(one, _)| one).collect()
-    });
-    let domain: Vec<&str> = common.iter().rev().map(String::as_str).collect();
-    if domain.len() < 2 { None } else { ServerName::parse(&domain.join(".")).ok() }
 }
 
 fn check_names(acme: &Acme, config: &Config) -> Result<(), Refused> {
@@ -377,63 +326,6 @@ fn parsed(text: &str, before: &Before) -> Result<Config, Refused> {
         errln!("warning: {}: {}", warning.key, warning.message);
     }
     Ok(config)
-}
-
-/// Whether a running gate uses the new text.
-#[derive(Debug)]
-enum InForce {
-    Yes {
-        kept: usize,
-        cut: usize,
-    },
-    NotRunning,
-    /// Why not, and what to do.
-    No(String),
-}
-
-/// Writes the configuration, and has a running gate load it. If that refuses it, the text before is put back.
-fn put_in_force(text: &str, before: &Before) -> Result<InForce, Refused> {
-    write(&before.file, text)?;
-    let sockets = config::load_control(&before.file).map(|control| control.socket.places()).unwrap_or_default();
-    if sockets.is_empty() {
-        return Ok(InForce::No("its configuration has no control socket\n  a gate that watches its files uses the change by now; else: systemctl reload doorward".to_owned()));
-    }
-    for socket in sockets {
-        match reload(&socket) {
-            Ok(reloaded) => return Ok(InForce::Yes { kept: reloaded.sessions_kept, cut: reloaded.sessions_cut }),
-            Err(ReloadError::Ask(error)) if is_not_running(&error) => {}
-            // The file is right, and this process cannot read it.
-            Err(ReloadError::Refused { errors, .. }) if errors.iter().all(|error| error.contains(START_ANEW)) => {
-                return Ok(InForce::No(format!(
-                    "{}
-  doorward upgrade",
-                    errors.join(
-                        "
-"
-                    )
-                )));
-            }
-            Err(error @ ReloadError::Refused { .. }) => {
-                write(&before.file, &before.text)?;
-                return Err((exit::CONFIG, format!("{} is as it was, since {error}", before.file.display())));
-            }
-            Err(error) => return Ok(InForce::No(error.to_string())),
-        }
-    }
-    Ok(InForce::NotRunning)
-}
-
-fn write(file: &Path, text: &str) -> Result<(), Refused> {
-    write_file(NewFile { path: file.to_owned(), contents: text.as_bytes().to_vec(), access: Access::Public })
-}
-
-fn write_file(new: NewFile) -> Result<(), Refused> {
-    let warnings = files::write_all(&[new], Existing::Replace).map_err(|error| {
-        let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
-        (exit::UNEXPECTED, format!("{error}{source}\n  as the user that it belongs to, or with sudo, run this again"))
-    })?;
-    warnings.iter().for_each(|warning| errln!("warning: {warning}"));
-    Ok(())
 }
 
 fn finish(
@@ -497,20 +389,10 @@ fn print(args: &UseArgs, switched: &Switched<'_>) -> Result<(), Refused> {
     Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn absolute(path: &Path) -> PathBuf {
+    path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned())
+}
 
-    #[test]
-    fn new_authority_is_limited_to_what_the_names_have_in_common() {
-        let common = |names: &[&str]| {
-            let names: Vec<_> = names.iter().map(|name| ServerNamePattern::parse(name).expect("a name")).collect();
-            common_domain(&names).map(|domain| domain.to_string())
-        };
-        assert_eq!(common(&["nas.home.example", "ssh.home.example"]).as_deref(), Some("home.example"));
-        assert_eq!(common(&["home.example", "*.home.example"]).as_deref(), Some("home.example"));
-        assert_eq!(common(&["alice.duckdns.org"]).as_deref(), Some("alice.duckdns.org"));
-        assert_eq!(common(&["nas.home.example", "nas.cabin.example"]), None);
-        assert_eq!(common(&[]), None);
-    }
+fn same(one: &Path, other: &Path) -> bool {
+    absolute(one) == absolute(other)
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use time::OffsetDateTime;
 
-use super::{DeviceArg, runtime};
+use super::{DeviceArg, renews, runtime};
 use crate::cli::{exit, failed};
 use crate::connector::fault::Failure;
 use crate::connector::stdio::{self, Ended};
@@ -40,6 +40,8 @@ pub(in crate::cli) fn run(args: &ConnectArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(exit::UNEXPECTED, &error),
     };
+    // What a program like ssh shows of this one is for refusals.
+    renews(&runtime, &args.device, |_| ());
     let ended = runtime.block_on(stdio::run(&remote.endpoint, &remote.tls));
     // A thread may still wait for standard input, and a name for its address.
     runtime.shutdown_background();

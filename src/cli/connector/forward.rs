@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::{DeviceArg, runtime};
+use super::{DeviceArg, renews, runtime};
 use crate::cli::{exit, failed};
 use crate::connector::forward::rule::{self, Rule};
 use crate::connector::forward::service::service;
 use crate::connector::forward::{self, ForwardError, Forwarder};
+use crate::connector::homes::Homes;
 use crate::connector::platform;
 
 /// The examples below the help text.
@@ -22,7 +23,7 @@ Examples:
   doorward forward --install             at every login
   doorward forward --status
 
-A file of routes, for --config:
+A file of routes, ~/.config/doorward/forward.toml or for --config:
 
   [[forward]]
   route = \"ssh\"
@@ -38,7 +39,7 @@ pub(in crate::cli) struct ForwardArgs {
     #[command(flatten)]
     device: DeviceArg,
 
-    /// A file of routes
+    /// A file of routes [default: forward.toml beside the homes, if no route is given]
     #[arg(long, short, value_name = "FILE", conflicts_with = "rules")]
     config: Option<PathBuf>,
 
@@ -59,7 +60,8 @@ pub(in crate::cli) fn run(args: &ForwardArgs) -> ExitCode {
     if args.status {
         return status();
     }
-    let rules = match &args.config {
+    let own = settings().filter(|file| args.rules.is_empty() && args.device.file.is_none() && file.exists());
+    let rules = match args.config.as_ref().or(own.as_ref()) {
         None => Ok(args.rules.clone()),
         Some(file) => read(file),
     };
@@ -78,6 +80,7 @@ pub(in crate::cli) fn run(args: &ForwardArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(exit::UNEXPECTED, &error),
     };
+    renews(&runtime, &args.device, |line| errln!("{line}"));
     let code = runtime.block_on(async {
         let log = Arc::new(|line: &str| errln!("{line}"));
         match Forwarder::bind(source, &rules, args.listen_beyond_loopback, log) {
@@ -97,6 +100,12 @@ fn read(file: &Path) -> Result<Vec<Rule>, String> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
     let text = std::fs::read_to_string(file).map_err(|error| failed(&error))?;
     rule::parse(&text).map_err(|error| failed(&error))
+}
+
+/// The file of routes that is read where nothing else is said: beside the homes.
+fn settings() -> Option<PathBuf> {
+    let homes = Homes::open().ok()?;
+    homes.folder().parent().map(|folder| folder.join("forward.toml"))
 }
 
 /// Where a running forwarder answers. Without $XDG_RUNTIME_DIR there is no place that is this user's alone.

@@ -11,6 +11,7 @@ use super::{program, usable};
 use crate::bundle::{Bundle, BundleError, BundleKey, PlainKey};
 use crate::cli::{exit, failed};
 use crate::connector::homes::{Home, Homes, HomesError, Joined, identity, read_bundle};
+use crate::connector::renew;
 use crate::connector::ssh::{SshError, SshFolder};
 use crate::model::names::{Name, printable};
 use crate::model::service::ServiceKind;
@@ -250,6 +251,8 @@ fn set_up_ssh(joined: &Joined) -> Result<String, NotJoined> {
 }
 
 fn undo(homes: &Homes, name: &str) -> Result<(), NotJoined> {
+    // The key of a certificate that is waited for as well.
+    renew::forget(homes, name)?;
     homes.remove(name)?;
     let ssh = SshFolder::open()?;
     if ssh.is_written() {

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::connector::homes::Homes;
+use crate::connector::renew::keep_renewing;
 use crate::connector::source::{Source, SourceError};
 
 /// Which device this is.
@@ -28,6 +29,13 @@ impl DeviceArg {
             Some(file) => Source::of_file(file),
             None => Source::of_homes(Homes::open()?),
         }
+    }
+}
+
+/// Renews certificates in the last third of their lives, as long as the runtime runs.
+fn renews(runtime: &tokio::runtime::Runtime, device: &DeviceArg, tell: impl Fn(&str) + Send + Sync + 'static) {
+    if let (None, Ok(homes)) = (&device.file, Homes::open()) {
+        runtime.spawn(keep_renewing(homes, tell));
     }
 }
 

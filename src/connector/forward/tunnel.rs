@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Log;
 use crate::connector::dial::{self, Connected};
-use crate::connector::platform::{Listener, Reader, Writer};
+use crate::connector::platform::{Listener, Local};
 use crate::connector::remote::Remote;
 use crate::connector::session::{self, End, Moved};
 use crate::connector::source::{Change, Source};
@@ -80,15 +80,22 @@ impl Tunnel {
         trouble.failures = trouble.failures.saturating_add(1);
         let (first, longest) = PAUSE;
         let pause = first.saturating_mul(1 << trouble.failures.min(10).saturating_sub(1)).min(longest);
-        let now = Instant::now();
-        trouble.pause = Some(now + pause);
+        trouble.pause = Some(Instant::now() + pause);
         trouble.last = Some((OffsetDateTime::now_utc(), text.to_owned()));
-        let again = trouble.said.as_ref().is_some_and(|(when, said)| said == text && now < *when + QUIET);
-        if !again {
-            trouble.said = Some((now, text.to_owned()));
-            drop(trouble);
-            log(&format!("{}: {text}", self.route));
+        drop(trouble);
+        self.say(text, log);
+    }
+
+    /// Says something, unless it was the last that was said, a moment ago.
+    fn say(&self, text: &str, log: &Log) {
+        let mut trouble = self.trouble();
+        let now = Instant::now();
+        if trouble.said.as_ref().is_some_and(|(when, said)| said == text && now < *when + QUIET) {
+            return;
         }
+        trouble.said = Some((now, text.to_owned()));
+        drop(trouble);
+        log(&format!("{}: {text}", self.route));
     }
 
     /// The gate has admitted the device.
@@ -123,7 +130,7 @@ pub(super) async fn listen(
                     }
                     // Too many open files, as a rule: it passes when sessions end.
                     Err(error) => {
-                        log(&format!("{}: cannot accept a connection: {error}", tunnel.route));
+                        tunnel.say(&format!("cannot accept a connection: {error}"), &log);
                         sleep(PAUSE.0).await;
                     }
                 },
@@ -140,13 +147,7 @@ pub(super) async fn listen(
     while sessions.join_next().await.is_some() {}
 }
 
-async fn serve(
-    local: (Reader, Writer),
-    tunnel: &Tunnel,
-    source: &Source,
-    log: &Log,
-    mut stopped: watch::Receiver<bool>,
-) {
+async fn serve(mut local: Local, tunnel: &Tunnel, source: &Source, log: &Log, mut stopped: watch::Receiver<bool>) {
     tunnel.open.fetch_add(1, Ordering::Relaxed);
     tunnel.sessions.fetch_add(1, Ordering::Relaxed);
     let open = scopeguard::guard(&tunnel.open, |open| {
@@ -157,17 +158,24 @@ async fn serve(
         connected = connect(tunnel, source, log) => connected,
         _ = stop.wait_for(|stopped| *stopped) => None,
     };
-    let Some((remote, Connected { stream, address })) = connected else { return };
+    let Some((remote, Connected { stream, address })) = connected else {
+        local.abort();
+        return;
+    };
     let stop = async move {
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
     let moved = Moved::part_of(Arc::clone(&tunnel.moved));
-    let end = session::run(local, stream, &remote.tls, &moved, stop).await;
+    let end = session::run((&mut local.reader, &mut local.writer), stream, &remote.tls, &moved, stop).await;
     drop(open);
     let now = OffsetDateTime::now_utc();
     match end {
-        End::Refused(fault) => tunnel.failed(&remote.facts.fault(address, &fault, now), log),
+        End::Refused(fault) => {
+            local.abort();
+            tunnel.failed(&remote.facts.fault(address, &fault, now), log);
+        }
         End::Cut(fault) => {
+            local.abort();
             tunnel.works();
             log(&format!("{}: {}", tunnel.route, remote.facts.cut(address, &fault, now)));
         }

@@ -59,6 +59,14 @@ pub(super) fn remove(homes: &Homes, home: &str) -> Result<(), HomesError> {
     }
 }
 
+/// Removes all that is kept beside a home.
+pub fn forget(homes: &Homes, home: &str) -> Result<(), HomesError> {
+    remove(homes, home)?;
+    // It is empty.
+    let _ = fs::remove_file(file(homes, home, ASKED)?);
+    Ok(())
+}
+
 /// Whether the last attempt of a program was long ago; notes that one begins now. Without a note, as in a folder that cannot be written,
 /// nothing is asked.
 pub(super) fn may_ask(homes: &Homes, home: &str) -> bool {

@@ -66,33 +66,34 @@ impl PublicState {
 
     /// The same without its names.
     pub fn state(&self, clock: &Clock) -> String {
-        let mut parts = match &self.certificate.issued {
-            Some(issued) => {
-                let (until, since) = (clock.day_of_seconds(issued.not_after), clock.day_of_seconds(issued.not_before));
-                let valid = if issued.not_after < clock.now().unix_timestamp() {
-                    format!("expired on {until}")
-                } else {
-                    format!("valid until {until}")
-                };
-                let lacks = (!issued.lacks.is_empty()).then(|| format!("not yet for {}", listed(&issued.lacks)));
-                [valid, format!("renewed on {since}")].into_iter().chain(lacks).collect()
-            }
-            None => vec!["not issued yet".to_owned()],
-        };
+        let Some(issued) = &self.certificate.issued else { return format!("not issued yet{}", self.progress(clock)) };
+        let (until, since) = (clock.day_of_seconds(issued.not_after), clock.day_of_seconds(issued.not_before));
+        let is_over = issued.not_after < clock.now().unix_timestamp();
+        let valid = if is_over { format!("expired on {until}") } else { format!("valid until {until}") };
+        let progress = self.progress(clock);
+        if issued.is_own {
+            return format!("not issued yet, that of your own authority is shown until then ({valid}){progress}");
+        }
+        let lacks =
+            if issued.lacks.is_empty() { String::new() } else { format!(", not yet for {}", listed(&issued.lacks)) };
+        format!("{valid}, renewed on {since}{lacks}{progress}")
+    }
+
+    /// What is being done about it, with a comma before it.
+    fn progress(&self, clock: &Clock) -> String {
         let next = self.issuance.next_at.and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
         let next = next.map(|at| clock.moment(at));
-        parts.extend(match (self.issuance.phase, self.failure(), next) {
-            (Phase::Starting, ..) => None,
-            (Phase::Trial, ..) => Some("an order on trial is under way".to_owned()),
-            (Phase::Ordering, ..) => Some("an order is under way".to_owned()),
-            (Phase::Stopped, ..) => Some("the process that orders it does not run".to_owned()),
+        match (self.issuance.phase, self.failure(), next) {
+            (Phase::Starting, ..) | (Phase::Failing | Phase::Valid, None, None) => String::new(),
+            (Phase::Trial, ..) => ", an order on trial is under way".to_owned(),
+            (Phase::Ordering, ..) => ", an order is under way".to_owned(),
+            (Phase::Stopped, ..) => ", the process that orders it does not run".to_owned(),
             (_, Some(failure), next) => {
-                let failed = format!("the last order failed {}", self.at(failure, clock));
-                Some(next.map_or_else(|| failed.clone(), |next| format!("{failed}, the next one begins {next}")))
+                let next = next.map(|next| format!(", the next one begins {next}")).unwrap_or_default();
+                format!(", the last order failed {}{next}", self.at(failure, clock))
             }
-            (Phase::Failing | Phase::Valid, None, next) => next.map(|next| format!("next renewal {next}")),
-        });
-        parts.join(", ")
+            (Phase::Failing | Phase::Valid, None, Some(next)) => format!(", next renewal {next}"),
+        }
     }
 
     /// When it is renewed, in a few words.
@@ -145,8 +146,8 @@ impl PublicState {
                 "The public certificate expires in {} and could not be renewed",
                 in_words(left(issued.not_after))
             ),
-            (Some(_), Some(_)) => "The public certificate could not be renewed".to_owned(),
-            (None, Some(_)) => "The public certificate could not be ordered".to_owned(),
+            (Some(issued), Some(_)) if !issued.is_own => "The public certificate could not be renewed".to_owned(),
+            (_, Some(_)) => "The public certificate could not be ordered".to_owned(),
             (_, None) => "The public certificate is not renewed".to_owned(),
         }
     }

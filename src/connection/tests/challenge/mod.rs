@@ -2,7 +2,6 @@
 //! with ALPN `acme-tls/1`.
 
 #[path = "../../../../tests/wire/hello.rs"]
-#[expect(dead_code, reason = "the other tests of the wire use all of it")]
 mod hello;
 mod limits;
 mod live;

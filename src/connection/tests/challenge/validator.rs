@@ -75,7 +75,7 @@ impl ServerCertVerifier for Shown {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let all = [&[certificate.clone()], others].concat();
+        let all = [std::slice::from_ref(certificate), others].concat();
         *self.0.lock().expect("it") = all.into_iter().map(CertificateDer::into_owned).collect();
         Ok(ServerCertVerified::assertion())
     }
@@ -193,7 +193,7 @@ impl Client {
 /// Goes on with a handshake, to the end of the connection. Ends a session whose payload has come back.
 pub(super) fn go_on(mut tls: ClientConnection, mut stream: TcpStream, payload: &[u8]) -> Outcome {
     if !payload.is_empty() {
-        std::io::Write::write_all(&mut tls.writer(), payload).expect("memory");
+        tls.writer().write_all(payload).expect("memory");
     }
     let (mut received, mut room) = (Vec::new(), [0; 4096]);
     let end = 'all: loop {

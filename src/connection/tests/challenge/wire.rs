@@ -171,7 +171,7 @@ fn payload_behind_the_handshake_is_neither_forwarded_nor_waited_for() {
             tls.complete_io(&mut stream).expect("a handshake");
         }
         let begun = tokio::time::Instant::now();
-        std::io::Write::write_all(&mut tls.writer(), &[7; 30_000]).expect("memory");
+        tls.writer().write_all(&[7; 30_000]).expect("memory");
         if version == BOTH[0] {
             tls.refresh_traffic_keys().expect("TLS 1.3");
         }

@@ -27,6 +27,7 @@ fn state(days: Option<(i64, i64)>, phase: Phase, next: Option<i64>, failed: u32)
         not_before: at(-since * DAY),
         not_after: at(until * DAY),
         issuer: "C=US, O=Let's Encrypt, CN=E7".to_owned(),
+        is_own: false,
         lacks: Vec::new(),
     });
     let failure = (failed > 0).then(|| FailedOrder {
@@ -93,6 +94,15 @@ fn line_says_how_it_does_in_order() {
             format!("Public certificate for nas.home.example, photos.home.example: {expected}")
         );
     }
+    // As after "doorward certificate use public".
+    let mut own = state(Some((31, 364)), Phase::Failing, Some(HOUR), 1);
+    own.certificate.issued.as_mut().expect("it is there").is_own = true;
+    assert_eq!(
+        own.state(&clock()),
+        "not issued yet, that of your own authority is shown until then (valid until 2027-11-27), the last order failed today \
+         20:14:05, the next one begins today 22:14:05"
+    );
+    assert_eq!(found(&own)[0].headline(&clock()), "The public certificate could not be ordered");
     let mut many = state(None, Phase::Starting, None, 0);
     many.certificate.names = (0..9).map(|n| format!("n{n}")).collect();
     assert_eq!(many.line(&clock()), "Public certificate for n0, n1, n2 and 6 more: not issued yet");
