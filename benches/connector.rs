@@ -2,7 +2,12 @@
 //! ghostunnel, if `$GHOSTUNNEL` names it) for `doorward forward`. Processor time of that one process, on a gate of this build and a
 //! backend in this process.
 //!
-//! `cargo bench --bench connector` prints a table in Markdown. All programs speak TLS 1.3 with AES-128-GCM where the gate chooses.
+//! ```text
+//! cargo bench --bench connector                          # a table in Markdown
+//! DOORWARD_BENCH_SMOKE=1 cargo bench --bench connector   # seconds: only shows that everything works
+//! ```
+//!
+//! All programs speak TLS 1.3 with AES-128-GCM, which the gate chooses.
 
 use std::error::Error;
 use std::fs;
@@ -10,7 +15,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::Duration;
 
@@ -23,22 +28,27 @@ use rustix::process::{Pid, Signal, kill_process};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// How much is moved each way, in bytes.
-const AMOUNT: usize = 1 << 30;
+/// How much is measured.
+struct Size {
+    /// Bytes each way.
+    amount: usize,
+    connections: u32,
+    /// The best of them counts: other processes only ever make it worse.
+    rounds: usize,
+}
 
-/// How many connections are made.
-const CONNECTIONS: u32 = 200;
-
-/// How often all of it is measured; the best counts, since other processes only ever make it worse.
-const ROUNDS: usize = 3;
+static SIZE: LazyLock<Size> = LazyLock::new(|| {
+    let smoke = std::env::var_os("DOORWARD_BENCH_SMOKE").is_some_and(|value| value == "1");
+    if smoke {
+        Size { amount: 4 << 20, connections: 3, rounds: 1 }
+    } else {
+        Size { amount: 1 << 30, connections: 200, rounds: 3 }
+    }
+});
 
 const NAME: &str = "nas.bench.example";
 
 fn main() -> Result<()> {
-    // As `cargo test --benches` runs it.
-    if std::env::args().any(|argument| argument == "--test") {
-        return Ok(());
-    }
     let scene = Scene::new()?;
     println!("| program | CPU s per GiB down | CPU s per GiB up | CPU ms per connection |\n|---|---|---|---|");
     for program in
@@ -46,7 +56,7 @@ fn main() -> Result<()> {
     {
         let Some(name) = program.name() else { continue };
         let mut best = [f64::INFINITY; 3];
-        for _ in 0..ROUNDS {
+        for _ in 0..SIZE.rounds {
             let measured = if program.is_stdio() { scene.stdio(program)? } else { scene.forwarder(program)? };
             for (best, measured) in best.iter_mut().zip(measured) {
                 *best = best.min(measured.as_secs_f64());
@@ -115,7 +125,7 @@ fn serve(mut stream: TcpStream, block: &[u8]) -> Option<()> {
     stream.read_exact(&mut asked).ok()?;
     match asked[0] {
         DOWN => {
-            let mut left = AMOUNT;
+            let mut left = SIZE.amount;
             while left > 0 {
                 let count = left.min(block.len());
                 stream.write_all(&block[..count]).ok()?;
@@ -124,7 +134,7 @@ fn serve(mut stream: TcpStream, block: &[u8]) -> Option<()> {
         }
         UP => {
             let mut buffer = vec![0; 256 * 1024];
-            let mut left = AMOUNT;
+            let mut left = SIZE.amount;
             while left > 0 {
                 left -= stream.read(&mut buffer).ok().filter(|count| *count > 0)?;
             }
@@ -250,10 +260,10 @@ impl Scene {
 
     fn stdio(&self, program: Program) -> Result<[Duration; 3]> {
         let mut connections = Duration::ZERO;
-        for _ in 0..CONNECTIONS {
+        for _ in 0..SIZE.connections {
             connections += self.one(program, PING)?;
         }
-        let start = connections / CONNECTIONS;
+        let start = connections / SIZE.connections;
         let moved = |asked| Ok::<_, Box<dyn Error + Send + Sync>>(self.one(program, asked)?.saturating_sub(start));
         Ok([moved(DOWN)?, moved(UP)?, start])
     }
@@ -331,7 +341,7 @@ impl Scene {
         };
         exchange(PING)?;
         let mut used = [Duration::ZERO; 3];
-        for (used, (asked, times)) in used.iter_mut().zip([(DOWN, 1), (UP, 1), (PING, CONNECTIONS)]) {
+        for (used, (asked, times)) in used.iter_mut().zip([(DOWN, 1), (UP, 1), (PING, SIZE.connections)]) {
             let before = used_by(pid)?;
             for _ in 0..times {
                 exchange(asked)?;
@@ -350,7 +360,7 @@ fn exchange(writer: &mut impl Write, reader: &mut (impl Read + Send), asked: u8)
         let reading = scope.spawn(move || -> Result<usize> {
             let mut buffer = vec![0; 256 * 1024];
             let mut count = 0;
-            let wanted = if asked == DOWN { AMOUNT } else { 1 };
+            let wanted = if asked == DOWN { SIZE.amount } else { 1 };
             while count < wanted {
                 match reader.read(&mut buffer)? {
                     0 => return Err(format!("it ended after {count} bytes").into()),
@@ -362,7 +372,7 @@ fn exchange(writer: &mut impl Write, reader: &mut (impl Read + Send), asked: u8)
         writer.write_all(&[asked])?;
         if asked == UP {
             let block = vec![0x5a; 256 * 1024];
-            for _ in 0..AMOUNT / block.len() {
+            for _ in 0..SIZE.amount / block.len() {
                 writer.write_all(&block)?;
             }
         }
