@@ -103,7 +103,7 @@ mod tests {
             ("doorward device alice-phone", "doorward ca device alice-phone"),
             ("doorward revoke alice-phone --reason lost", "doorward ca revoke alice-phone --reason lost"),
             ("doorward list", "doorward ca list"),
-            ("doorward renew a\\b", "doorward ca renew \"a\\\\b\""),
+            ("doorward revoke a\\b", "doorward ca revoke \"a\\\\b\""),
         ] {
             let said = said(line);
             assert!(said.contains(&format!("write: {right}\n")), "{line}: {said}");

@@ -58,7 +58,7 @@ fn find(name: Option<&str>) -> Result<(Homes, Home), String> {
         let home = homes.get(name).map_err(|error| error.to_string())?;
         let home = home.ok_or_else(|| {
             format!(
-                "this device has not joined a home called {}\n  to see those that it has: doorward join --list",
+                "this device has not joined a home called {}\n  to see those that it has: doorward join --list; the owner of a gate renews a device with: doorward ca renew",
                 word(name)
             )
         })?;

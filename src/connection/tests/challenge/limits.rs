@@ -302,6 +302,8 @@ fn stalled_validators_are_bounded_and_stand_in_no_ones_way() {
     drop(flood);
     live.counted();
     assert_eq!(live.penalties(), 0);
+    // The flood, and twice a device and a validator: the log is written later.
+    wait_for("all verdicts", || (live.verdicts().len() == 104).then_some(()));
     let counted = reasons(&live);
     let ended = |reason: &str| counted.iter().filter(|other| *other == reason).count();
     assert_eq!(ended("closed_early") + ended("handshake_limit"), 100, "{counted:?}");
