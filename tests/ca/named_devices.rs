@@ -140,7 +140,7 @@ fn revocation_without_a_name_asks_on_a_terminal() {
 #[test]
 fn init_asks_on_a_terminal_and_only_there() {
     let home = Home::new();
-    let typed = ["", "https://alice.duckdns.org/", "no", "nas=127.0.0.1:9", "alice-phone", "", "8443"];
+    let typed = ["", "https://alice.duckdns.org/", "no", "nas=127.0.0.1:9", "alice-phone", "", "8443", ""];
     let (seen, code) = answering(home.doorward().arg("init"), &typed);
     assert_eq!(code, 0, "{seen}");
     for needed in [
