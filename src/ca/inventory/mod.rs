@@ -233,7 +233,7 @@ pub fn now() -> OffsetDateTime {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Inventory {
-    version: u32,
+    pub(super) version: u32,
     /// The authorities. The first one that fits is the default.
     #[serde(default, rename = "authority")]
     pub authorities: Vec<AuthorityEntry>,
