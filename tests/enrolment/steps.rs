@@ -88,7 +88,7 @@ fn chromium_shows_both_pages() {
     let gate = home.gate(&nas, &ssh);
     let shared = crate::shared::Shared::start(&home, &[]);
     let page = format!("file://{}", home.file("steps").display());
-    for (url, buttons) in [(page, 0), (shared.url(), 5)] {
+    for (url, buttons) in [(page, 0), (shared.url(), 6)] {
         let dom = run(&mut home.bash(&gate, &format!("{} --dump-dom {url}", home.chromium()))).success().text();
         assert!(dom.contains("<h1>Set up alice-phone</h1>"), "{dom}");
         assert_eq!(dom.matches("<button>").count(), buttons, "{dom}");
