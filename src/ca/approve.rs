@@ -173,8 +173,7 @@ mod tests {
         let [one, lost] = [0; 2].map(|_| request(&KeyType::P256.generate().expect("a key")));
         let mut certificates = vec![entry("01", &lost), entry("02", &one)];
         certificates[0].revoked_at = Some(now());
-        let mut inventory = Inventory::default();
-        inventory.certificates = certificates;
+        let inventory = Inventory { certificates, ..Inventory::default() };
         let asked = asking(&inventory, &Sha256::of(b"02"), &lost);
         assert_eq!(asked.map(|asking| asking.same_key), Err(NotApproved::RevokedKey));
         assert!(asking(&inventory, &Sha256::of(b"02"), &one).is_ok());
