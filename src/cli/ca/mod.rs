@@ -66,7 +66,7 @@ enum Command {
     Renew(renew::RenewArgs),
     /// List the devices that have asked the gate for their next certificate
     ///
-    /// They do so with "doorward renew", or with any other client of EST, if the gate's configuration has a section [renewal].
+    /// They do so with "doorward renew", or with any other client of EST, if the gate's configuration names a server for renewal.
     Requests(requests::RequestsArgs),
     /// Issue the certificate that a device has asked the gate for
     ///

@@ -35,7 +35,7 @@ enum Command {
     Renew(renew::RenewArgs),
     /// Use a public certificate, or one of an authority of your own
     ///
-    /// Changes the section [certificate] of the configuration, keeps the section before in comments, and has the gate reload. Open
+    /// Changes which certificate the configuration asks for, keeps the section before in comments, and has the gate reload. Open
     /// connections stay open. With "public", the gate shows its certificate until the public one is issued, and devices need no
     /// change. With "own", each device must trust your authority.
     Use(switch::UseArgs),
