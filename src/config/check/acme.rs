@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use hyper::Uri;
 use rustls::pki_types::pem::SectionKind;
 
 use super::certificate::{self, Loaded};
-use super::{acme_dns, is_passthrough, route, word};
+use super::{acme_dns, is_passthrough, own_folder, route, word};
 use crate::config::checked::{Acme, AcmeDirectory, AcmeState, Challenge, Eab, Secret};
 use crate::config::raw::{Raw, RawAcme, RawCertificate, RawEab};
 use crate::config::report::{At, Given, Place, Problem, Report, Text, quoted};
@@ -256,35 +256,15 @@ fn challenge(raw: &RawAcme, place: &Place, files: &mut Vec<PathBuf>, report: &mu
 }
 
 fn state(given: &Given<String>, report: &mut Report) -> Option<AcmeState> {
-    let at = |name: &str| {
-        let path = files::folder_of(report.file()).join(name);
-        // The gate and its commands may run in different folders.
-        std::path::absolute(&path).unwrap_or(path)
-    };
     let text = match given {
         Given::Refused => return None,
-        Given::Absent => return Some(AcmeState::Auto(at(AcmeState::NAME))),
-        Given::Value(text) if text.value == "auto" => return Some(AcmeState::Auto(at(AcmeState::NAME))),
-        Given::Value(text) => text,
+        Given::Value(text) if text.value != "auto" => text,
+        Given::Absent | Given::Value(_) => {
+            return Some(AcmeState::Auto(own_folder::absolute(AcmeState::NAME, report)));
+        }
     };
-    let path = at(&text.value);
-    let message = if text.value.is_empty() || text.value.contains('\0') {
-        "this is no path".to_owned()
-    } else if path.exists() && !path.is_dir() {
-        format!("{} is no folder", path.display())
-    } else if is_above(&path, report.file()) {
-        format!("{} contains the configuration, and the certificate has a folder of its own", path.display())
-    } else {
-        return Some(AcmeState::At(path));
-    };
-    report.error(&text.place, message, "write state = \"auto\", or the path of a folder for it alone");
-    None
-}
-
-/// Whether the file is in the folder or below it.
-fn is_above(folder: &Path, file: &Path) -> bool {
-    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    real(file).starts_with(real(folder))
+    let remedy = "write state = \"auto\", or the path of a folder for it alone";
+    own_folder::check(text, "the certificate has a folder of its own", remedy, report).map(AcmeState::At)
 }
 
 #[expect(clippy::option_option, reason = "none is right, and what is wrong is reported")]

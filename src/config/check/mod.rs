@@ -18,6 +18,7 @@ mod inventory;
 mod listener;
 pub(crate) mod notify;
 mod own_authority;
+mod own_folder;
 mod protocols;
 mod public;
 mod relations;

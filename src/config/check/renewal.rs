@@ -1,14 +1,10 @@
 //! `[renewal]`: devices ask for their next certificate through the gate.
 
-use std::path::Path;
-
-use super::certificate;
-use super::{Checks, Place, RawRoute, route};
+use super::{Checks, Place, RawRoute, certificate, own_folder, route};
 use crate::config::checked::{
     Allow, CertificateSource, ClientAuthMode, Renewal, RenewalFolder, Route, RouteMode, SendProxyProtocol, Strategy,
     Terminate,
 };
-use crate::config::files;
 use crate::config::raw::{Raw, RawRenewal};
 use crate::config::report::{At, Given, Report, Text, quoted};
 use crate::model::names::{Name, ServerName, ServerNamePattern};
@@ -154,33 +150,13 @@ pub(in crate::config) fn folder_alone(raw: &Given<RawRenewal>, report: &mut Repo
 }
 
 fn folder(given: &Given<String>, report: &mut Report) -> Option<RenewalFolder> {
-    let at = |name: &str| {
-        let path = files::folder_of(report.file()).join(name);
-        // The gate and its commands may run in different folders.
-        std::path::absolute(&path).unwrap_or(path)
-    };
     let text = match given {
         Given::Refused => return None,
-        Given::Absent => return Some(RenewalFolder::Auto(at(RenewalFolder::NAME))),
-        Given::Value(text) if text.value == "auto" => return Some(RenewalFolder::Auto(at(RenewalFolder::NAME))),
-        Given::Value(text) => text,
+        Given::Value(text) if text.value != "auto" => text,
+        Given::Absent | Given::Value(_) => {
+            return Some(RenewalFolder::Auto(own_folder::absolute(RenewalFolder::NAME, report)));
+        }
     };
-    let path = at(&text.value);
-    let message = if text.value.is_empty() || text.value.contains('\0') {
-        "this is no path".to_owned()
-    } else if path.exists() && !path.is_dir() {
-        format!("{} is no folder", path.display())
-    } else if is_above(&path, report.file()) {
-        // In the sandbox the gate may write there, and to what is below.
-        format!("{} contains the configuration, and requests have a folder of their own", path.display())
-    } else {
-        return Some(RenewalFolder::At(path));
-    };
-    report.error(&text.place, message, "write folder = \"auto\", or the path of a folder for requests alone");
-    None
-}
-
-fn is_above(folder: &Path, file: &Path) -> bool {
-    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    real(file).starts_with(real(folder))
+    let remedy = "write folder = \"auto\", or the path of a folder for requests alone";
+    own_folder::check(text, "requests have a folder of their own", remedy, report).map(RenewalFolder::At)
 }
