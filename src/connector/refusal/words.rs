@@ -153,8 +153,8 @@ impl Facts {
         let Self { home, device, .. } = self;
         match self.validity {
             Some((_, not_after)) if not_after < now => format!(
-                "the certificate of {device} expired on {} ({} ago)\n  renew it: doorward renew; if the gate takes it no more, ask the \
-                 owner of {home} for a new file",
+                "the certificate of {device} expired on {} ({} ago)\n  it is too late for doorward renew: ask the owner of {home} for a \
+                 new file (doorward ca renew {device})",
                 not_after.date(),
                 in_words((now - not_after).whole_seconds())
             ),
@@ -169,7 +169,7 @@ impl Facts {
                 not_after.date(),
                 now.date()
             ),
-            None => format!("the certificate of {device} has expired\n  renew it: doorward renew"),
+            None => format!("the certificate of {device} has expired\n  ask the owner of {home} for a new file"),
         }
     }
 
