@@ -3,10 +3,12 @@
 //! A file of a home is replaced once the gate has taken the new certificate on a connection, and until then the earlier one stays.
 
 mod due;
+mod fuzzed;
 mod http;
 mod pending;
 
 pub use self::due::{Renewals, Told, is_due};
+pub use self::fuzzed::{FuzzedAnswer, Made};
 pub use self::pending::forget;
 
 use std::time::Duration;

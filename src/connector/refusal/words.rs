@@ -135,10 +135,6 @@ impl Facts {
                 "the gate of {home} admitted {device}, but its service {route} does not answer\n  is the machine of {route} on? The \
                  owner sees more: doorward status"
             ),
-            AlertDescription::NoApplicationProtocol => format!(
-                "the route {route} of {home} takes only clients that name their application protocol\n  its owner can change that: \
-                 \"alpn\" of the route"
-            ),
             AlertDescription::ProtocolVersion | AlertDescription::HandshakeFailure => format!(
                 "the gate of {home} has no version of TLS, or no encryption, in common with this device\n  update doorward on both"
             ),
