@@ -16,6 +16,7 @@ mod forward;
 mod hostile;
 mod join;
 mod matrix;
+mod network;
 mod programs;
 mod refusals;
 mod servers;
