@@ -20,5 +20,6 @@ mod network;
 mod programs;
 mod refusals;
 mod servers;
+mod shells;
 mod ssh;
 mod stdio;
