@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use self::home::{CERTIFICATES, Home};
 use super::*;
 use crate::config::checked;
+use crate::model::close::Ending;
 
 mod challenge;
 mod home;
@@ -225,6 +226,27 @@ async fn client_given_up_with_its_permit_gets_an_alert() {
                 }
             }
             assert!(with_permit > 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn client_cut_while_its_backend_is_dialled_gets_the_alert_of_a_session() {
+    let scene = Scene::new();
+    for version in VERSIONS {
+        for &reason in CloseReason::CUT {
+            let gate = Gate::testing(&scene.config);
+            let (accepted, client) = scene.connect(version).await;
+            let mut connection = Box::pin(begin(accepted, Arc::clone(&gate)));
+            assert!(poll_times(connection.as_mut(), &gate, usize::MAX).await == Polled::Waits);
+            let (sessions, _) = gate.sessions.newest(1);
+            let session = sessions.first().expect("a session");
+            assert!(session.relay.order(Order { reason, cause: None, at: Instant::now() }));
+            if let Some(rest) = connection.await {
+                rest.await;
+            }
+            let Ending::Alert(alert) = reason.ending() else { panic!("{reason:?} has no alert") };
+            assert_eq!(client.join().expect("a client"), Seen::Alert(alert.0.into()), "{reason:?}");
         }
     }
 }
