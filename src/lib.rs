@@ -119,4 +119,6 @@ pub mod tls;
 #[doc(hidden)]
 pub mod fuzz {
     pub use crate::admin::FuzzedListener;
+    pub use crate::connector::renew::{FuzzedAnswer, Made};
+    pub use crate::renewal::FuzzedRenewal;
 }

@@ -101,7 +101,8 @@ fn unknown(command: &Command, words: &[&str], argument: Option<&str>) -> Option<
     Some(format!("write: {} --{option} {}", path.join(" "), shell::word(argument)))
 }
 
-#[cfg(all(test, feature = "gate"))]
+#[cfg(test)]
+#[cfg(feature = "gate")]
 mod tests {
     use clap::CommandFactory as _;
 

@@ -32,7 +32,8 @@ pub mod splice;
 pub mod stream;
 
 /// What tests need to know about this machine's kernel.
-#[cfg(all(test, feature = "gate"))]
+#[cfg(test)]
+#[cfg(feature = "gate")]
 pub(crate) mod test_kernel {
     use std::sync::LazyLock;
 

@@ -81,7 +81,7 @@ pub(in crate::cli) fn run(args: &ForwardArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(exit::UNEXPECTED, &error),
     };
-    renews(&runtime, &args.device, |line| errln!("{line}"));
+    renews(&runtime, &args.device, source.used(), |told| errln!("{}", told.text));
     let code = runtime.block_on(async {
         let log = Arc::new(|line: &str| errln!("{line}"));
         match Forwarder::bind(source, &rules, args.listen_beyond_loopback, log) {

@@ -9,11 +9,14 @@ mod usable;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Notify, watch};
 
 use crate::connector::homes::Homes;
-use crate::connector::renew::keep_renewing;
+use crate::connector::renew::{Renewals, Told};
 use crate::connector::source::{Source, SourceError};
 
 /// The commands.
@@ -73,16 +76,29 @@ impl DeviceArg {
     }
 }
 
-/// Renews certificates in the last third of their lives, as long as the runtime runs.
-fn renews(runtime: &tokio::runtime::Runtime, device: &DeviceArg, tell: impl Fn(&str) + Send + Sync + 'static) {
-    if let (None, Ok(homes)) = (&device.file, Homes::open()) {
-        runtime.spawn(keep_renewing(homes, tell));
+/// Renews certificates in the last third of their lives, as long as the runtime runs. Returns whether it does so at this moment.
+fn renews(
+    runtime: &Runtime,
+    device: &DeviceArg,
+    used: Arc<Notify>,
+    tell: impl Fn(&Told) + Send + Sync + 'static,
+) -> watch::Receiver<bool> {
+    // From now on: it is asked before anything was looked at.
+    let (busy, is_busy) = watch::channel(true);
+    match (&device.file, Homes::open()) {
+        (None, Ok(homes)) => {
+            runtime.spawn(async move { Renewals::of(homes).keep_looking(&used, busy, tell).await });
+        }
+        _ => {
+            busy.send_replace(false);
+        }
     }
+    is_busy
 }
 
 /// A runtime of one thread: what is waited for is the network.
-fn runtime() -> Result<tokio::runtime::Runtime, String> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())
+fn runtime() -> Result<Runtime, String> {
+    Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())
 }
 
 /// This program, as another one is to run it: its name if the user's PATH leads to it, else its path.

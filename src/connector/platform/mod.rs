@@ -41,6 +41,14 @@ pub enum Address<'a> {
     Unix(&'a Path),
 }
 
+/// Ends a connection whose other side does not acknowledge for so long what it was sent. Elsewhere, the system decides.
+#[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "only Linux has it"))]
+pub(super) fn bound_silence(socket: &SockRef<'_>, limit: Duration) {
+    // Not vital.
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_user_timeout(Some(limit));
+}
+
 async fn accept(listener: &TcpListener) -> io::Result<Local> {
     let (stream, _) = listener.accept().await?;
     // Not vital.
