@@ -103,6 +103,11 @@ mod system {
         Ok(file.metadata()?.mode() & 0o077 != 0)
     }
 
+    /// Whether the user can be asked on a terminal, wherever standard input comes from.
+    pub(in crate::connector) fn has_terminal() -> bool {
+        File::options().read(true).write(true).open("/dev/tty").is_ok()
+    }
+
     /// Writes the names of the files in a folder to the disk.
     pub(in crate::connector) fn sync(folder: &Path) -> io::Result<()> {
         File::open(folder)?.sync_all()
@@ -304,6 +309,11 @@ mod system {
         Ok(false)
     }
 
+    /// Whether the user can be asked on a console, wherever standard input comes from.
+    pub(in crate::connector) fn has_terminal() -> bool {
+        File::options().read(true).write(true).open("CONIN$").is_ok()
+    }
+
     /// The system does it on its own.
     pub(in crate::connector) fn sync(_: &Path) -> io::Result<()> {
         Ok(())
@@ -430,4 +440,6 @@ impl Drop for TcpWriter {
 }
 
 pub use system::asked_to_stop;
-pub(super) use system::{Listener, StatusSocket, ask_status, create_private, others_can_read, stdin, stdout, sync};
+pub(super) use system::{
+    Listener, StatusSocket, ask_status, create_private, has_terminal, others_can_read, stdin, stdout, sync,
+};

@@ -19,3 +19,4 @@ mod programs;
 mod refusals;
 mod ssh;
 mod stdio;
+mod token;

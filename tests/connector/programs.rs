@@ -11,20 +11,20 @@ use crate::common::process::{Daemon, own_loopback, run, run_with_input, tool};
 use crate::scene::{Running, Scene, doorward, noise, route};
 
 /// A folder for the files of programs.
-fn home(scene: &Scene, name: &str) -> PathBuf {
+pub(crate) fn home(scene: &Scene, name: &str) -> PathBuf {
     let folder = scene.path(name);
     fs::create_dir_all(&folder).unwrap();
     folder
 }
 
 /// A program without the settings of this machine's user.
-fn at_home(program: &str, package: &str, home: &Path) -> Command {
+pub(crate) fn at_home(program: &str, package: &str, home: &Path) -> Command {
     let mut command = tool(program, package);
     command.current_dir(home).env("HOME", home).env_remove("XDG_CONFIG_HOME").env_remove("SSH_AUTH_SOCK");
     command
 }
 
-fn sshd(home: &Path, address: SocketAddrV4) -> Daemon {
+pub(crate) fn sshd(home: &Path, address: SocketAddrV4) -> Daemon {
     for name in ["hostkey", "id"] {
         let mut keygen = at_home("ssh-keygen", "openssh-client", home);
         run(keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f", name])).success();

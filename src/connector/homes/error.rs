@@ -36,6 +36,15 @@ pub enum HomesError {
         /// The file.
         path: PathBuf,
     },
+    /// A file that is used as it is names the token of its key.
+    #[error(
+        "{0} says that its key is in a token, and which library speaks to it\n  a file that runs a library is used only once you have \
+         named both: doorward join {0} --key pkcs11:…", path.display()
+    )]
+    TokenOfFile {
+        /// The file.
+        path: PathBuf,
+    },
     /// There is no such home.
     #[error("no home called {0:?} was joined\n  to see those that were: doorward join --list")]
     Unknown(String),
