@@ -38,8 +38,8 @@ pub enum HomesError {
     },
     /// A file that is used as it is names the token of its key.
     #[error(
-        "{0} says that its key is in a token, and which library speaks to it\n  a file that runs a library is used only once you have \
-         named both: doorward join {0} --key pkcs11:…", path.display()
+        "{0} says that its key is in a PKCS#11 token\n  the library of a token is run, and a file may come from anywhere: name the key \
+         yourself, with doorward join {0} --key pkcs11:…", path.display()
     )]
     TokenOfFile {
         /// The file.

@@ -179,7 +179,7 @@ fn library_that_a_strangers_file_names_is_not_run() {
     for command in [&["join", file][..], &["connect", "echo", "--file", file], &["forward", "echo=0", "--file", file]] {
         refused(
             run(&mut tokened.doorward(command)),
-            &["a file that runs a library is used only once you have named both"],
+            &["the library of a token is run, and a file may come from anywhere"],
         );
         assert!(!ran.exists(), "{command:?}");
     }
