@@ -104,7 +104,7 @@ mod system {
     }
 
     /// Whether the user can be asked on a terminal, wherever standard input comes from.
-    pub(in crate::connector) fn has_terminal() -> bool {
+    pub fn has_terminal() -> bool {
         File::options().read(true).write(true).open("/dev/tty").is_ok()
     }
 
@@ -310,7 +310,7 @@ mod system {
     }
 
     /// Whether the user can be asked on a console, wherever standard input comes from.
-    pub(in crate::connector) fn has_terminal() -> bool {
+    pub fn has_terminal() -> bool {
         File::options().read(true).write(true).open("CONIN$").is_ok()
     }
 
@@ -439,7 +439,5 @@ impl Drop for TcpWriter {
     }
 }
 
-pub use system::asked_to_stop;
-pub(super) use system::{
-    Listener, StatusSocket, ask_status, create_private, has_terminal, others_can_read, stdin, stdout, sync,
-};
+pub(super) use system::{Listener, StatusSocket, ask_status, create_private, others_can_read, stdin, stdout, sync};
+pub use system::{asked_to_stop, has_terminal};

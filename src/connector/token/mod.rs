@@ -5,8 +5,7 @@
 //! in once, and a PIN that was wrong is wrong for all who use the token.
 
 mod error;
-mod pin;
-mod public;
+mod kind;
 #[cfg(all(feature = "pkcs11", not(all(unix, target_feature = "crt-static"))))]
 mod session;
 #[cfg(not(all(feature = "pkcs11", not(all(unix, target_feature = "crt-static")))))]
@@ -26,8 +25,7 @@ pub use self::error::TokenError;
 pub use self::signer::TokenKey;
 pub use self::uri::{InvalidUri, SCHEME, TokenUri};
 
-use self::pin::Pins;
-use self::session::{NotSigned, Open};
+use self::session::{NotSigned, Open, Pins};
 
 /// A gate waits ten seconds for a handshake by default: what took longer than half of them may have been too slow.
 const SLOW: Duration = Duration::from_secs(5);

@@ -11,7 +11,7 @@ use x509_parser::prelude::{FromDer as _, SubjectPublicKeyInfo, X509Certificate};
 
 use super::Token;
 use super::error::TokenError;
-use super::public::Kind;
+use super::kind::Kind;
 use crate::pki::{CertificateRequest, InvalidRequest};
 
 /// A key in a token, whose public half is known.

@@ -3,9 +3,12 @@
 use rustls::SignatureScheme;
 
 use super::error::TokenError;
-use super::pin::Pins;
-use super::public::Kind;
+use super::kind::Kind;
 use super::uri::TokenUri;
+
+/// No PIN is ever asked for.
+#[derive(Default)]
+pub(super) struct Pins;
 
 /// There is none.
 pub(super) enum Open {}

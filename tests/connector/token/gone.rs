@@ -133,3 +133,14 @@ fn touch_that_comes_too_late_for_the_gate_is_told() {
     );
     assert!(said.stderr.contains("touch it sooner"), "{said}");
 }
+
+#[test]
+fn touch_that_never_comes_is_told() {
+    let backend = Backend::echo();
+    let tokened = Tokened::joined("echo", backend.address());
+    tokened.token.set("slow", true);
+    // As long as for a gate that does not answer.
+    let said = run_with_input(&mut tokened.doorward(&["connect", "echo"]), b"never");
+    assert_eq!(said.status.code(), Some(2), "{said}");
+    assert!(said.stderr.contains("the token \"alice\" does not answer\n  does it wait for a touch?"), "{said}");
+}

@@ -8,9 +8,9 @@ use std::process::{Command, Stdio};
 
 use zeroize::Zeroizing;
 
-use super::error::TokenError;
-use super::uri::TokenUri;
 use crate::connector::platform;
+use crate::connector::token::error::TokenError;
+use crate::connector::token::uri::TokenUri;
 
 /// The longest PIN, in bytes.
 const PIN_MAX: u64 = 256;
@@ -45,7 +45,7 @@ impl Tries {
 
 /// The PIN of a token, for as long as this program runs.
 #[derive(Default)]
-pub(super) struct Pins {
+pub(in crate::connector::token) struct Pins {
     known: Option<Pin>,
     refused: Option<Pin>,
 }

@@ -1,5 +1,8 @@
 //! A session with a token, by the crate cryptoki.
 
+mod pin;
+mod public;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -18,9 +21,11 @@ use x509_parser::der_parser::asn1_rs::{BitString, FromDer as _, OctetString, Oid
 use x509_parser::prelude::X509Certificate;
 
 use super::error::TokenError;
-use super::pin::{Pins, Tries};
-use super::public::{self, Kind};
+use super::kind::Kind;
 use super::uri::{TokenUri, shown};
+
+pub(super) use self::pin::Pins;
+use self::pin::Tries;
 
 /// The most keys that are named when several fit.
 const KEYS_MAX: usize = 8;
@@ -129,7 +134,9 @@ impl Open {
             .sign(&mechanism, self.key, data)
             .map_err(|error| NotSigned { is_stale: is_stale(&error), error: failed(&self.token, "sign")(error) })?;
         match self.kind {
-            Kind::P256 | Kind::P384 if signature.len() == self.kind.point_bytes() - 1 => Ok(public::ecdsa(&signature)),
+            Kind::P256 | Kind::P384 if signature.len() == public::point_bytes(self.kind) - 1 => {
+                Ok(public::ecdsa(&signature))
+            }
             Kind::P256 | Kind::P384 => Err(not("its signatures have a length that its curve does not have")),
             Kind::Ed25519 | Kind::Rsa => Ok(signature),
         }
@@ -338,7 +345,7 @@ fn public_key(session: &Session, key: ObjectHandle, kind: Kind) -> Option<Vec<u8
             }
         }
         let key = if kind == Kind::Rsa { public::rsa(&modulus?, &exponent?) } else { raw_point(&point?, kind)? };
-        Some(kind.info(&key))
+        Some(public::info(kind, &key))
     };
     let mut objects = beside(ObjectClass::PUBLIC_KEY).into_iter().chain([key]);
     objects.find_map(of).or_else(|| {
@@ -353,7 +360,7 @@ fn public_key(session: &Session, key: ObjectHandle, kind: Kind) -> Option<Vec<u8
 
 /// A point is in an OCTET STRING as PKCS#11 wants it, in a BIT STRING as some have it, or by itself.
 fn raw_point(bytes: &[u8], kind: Kind) -> Option<Vec<u8>> {
-    let fits = |point: &[u8]| (point.len() == kind.point_bytes()).then(|| point.to_vec());
+    let fits = |point: &[u8]| (point.len() == public::point_bytes(kind)).then(|| point.to_vec());
     fits(bytes)
         .or_else(|| fits(OctetString::from_der(bytes).ok()?.1.as_cow()))
         .or_else(|| fits(&BitString::from_der(bytes).ok()?.1.data))
