@@ -2,9 +2,13 @@
 //!
 //! A file of a home is replaced once the gate has taken the new certificate on a connection, and until then the earlier one stays.
 
+mod due;
+mod fuzzed;
 mod http;
 mod pending;
 
+pub use self::due::{Renewals, Told, is_due};
+pub use self::fuzzed::{FuzzedAnswer, Made};
 pub use self::pending::forget;
 
 use std::time::Duration;
@@ -12,10 +16,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData as _};
-use rustls::pki_types::{CertificateDer, ServerName as TlsName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName as TlsName};
 use time::OffsetDateTime;
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use self::http::{Answer, Asked, Request};
@@ -39,11 +42,6 @@ const CACERTS: &str = "/.well-known/est/cacerts";
 const AGAIN: Duration = Duration::from_secs(60);
 const AGAIN_MIN: Duration = Duration::from_secs(1);
 const AGAIN_MAX: Duration = Duration::from_secs(24 * 3600);
-
-/// How often programs look whether it is time.
-const EVERY: Duration = Duration::from_secs(3600);
-/// The same while a token waits for its user, who may be about to enter the PIN.
-const EVERY_LOCKED: Duration = Duration::from_secs(60);
 
 /// The longest sentence of a gate that is repeated, in characters.
 const SENTENCE_MAX: usize = 300;
@@ -140,12 +138,6 @@ pub enum RenewError {
     Homes(#[from] HomesError),
 }
 
-/// Whether the last third of the certificate's life has begun.
-pub fn is_due(bundle: &Bundle, now: OffsetDateTime) -> bool {
-    let Some((begin, end)) = bundle.chain.first().and_then(validity) else { return false };
-    now >= end - (end - begin) / 3
-}
-
 /// Renews the certificate of a home, or asks how far that is. `server_name` is that of the service, if the home does not say it.
 pub async fn renew(
     homes: &Homes,
@@ -199,45 +191,6 @@ pub async fn renew(
     Ok(Attempt::Renewed { not_after })
 }
 
-/// Renews the certificate of a home if the last third of its life has begun, at most once an hour, with the key that it has. Returns
-/// `None` if it is not time.
-pub async fn if_due(homes: &Homes, home: &Home) -> Option<Result<Attempt, RenewError>> {
-    let may_be = home.bundle.renewal.is_some() && matches!(home.bundle.key, BundleKey::Plain(_) | BundleKey::Token(_));
-    if !may_be
-        || is_locked(home)
-        || !is_due(&home.bundle, OffsetDateTime::now_utc())
-        || !pending::may_ask(homes, &home.name)
-    {
-        return None;
-    }
-    Some(renew(homes, home, Key::Same, None).await)
-}
-
-/// Renews the certificates of all homes in the last third of their lives, for as long as it is polled: for a program that uses them. Tells
-/// `tell` what was renewed, and what is wrong.
-pub async fn keep_renewing(homes: Homes, tell: impl Fn(&str)) {
-    loop {
-        // Files that cannot be read are told where they are used.
-        let joined = homes.joined().map(|joined| joined.homes).unwrap_or_default();
-        for home in &joined {
-            match if_due(&homes, home).await {
-                Some(Ok(Attempt::Renewed { not_after })) => {
-                    tell(&format!("the certificate for {} is renewed, valid until {}", home.name, not_after.date()));
-                }
-                Some(Err(error)) => tell(&format!("the certificate for {} is not renewed: {error}", home.name)),
-                Some(Ok(Attempt::Waits { .. })) | None => {}
-            }
-        }
-        sleep(if joined.iter().any(is_locked) { EVERY_LOCKED } else { EVERY }).await;
-    }
-}
-
-/// Whether the key is in a token whose PIN would have to be asked for.
-fn is_locked(home: &Home) -> bool {
-    let BundleKey::Token(uri) = &home.bundle.key else { return false };
-    TokenUri::parse(uri).is_ok_and(|uri| !Token::of(&uri).is_unattended())
-}
-
 /// The key of the next certificate, and a request that it has signed.
 struct Next {
     request: Vec<u8>,
@@ -249,9 +202,7 @@ impl Next {
     fn in_file(homes: &Homes, home: &Home, key: Key) -> Result<Self, RenewError> {
         let pair = match (pending::read(homes, &home.name)?, key, &home.bundle.key) {
             (Some(waiting), _, _) => waiting,
-            (None, Key::Same, BundleKey::Plain(key)) => {
-                KeyPair::try_from(&key.der()).map_err(|error| RenewError::Sign(error.to_string()))?
-            }
+            (None, Key::Same, BundleKey::Plain(key)) => key_pair(&key.der())?,
             (None, Key::Same, _) => return Err(Unusable::OnDevice.into()),
             (None, Key::New, _) => {
                 let new = keys::KeyType::P256.generate().map_err(|error| RenewError::Sign(error.to_string()))?;
@@ -314,6 +265,10 @@ impl Service {
             Asked::NotHttp(what) => Err(RenewError::Answer { home: self.facts.home.clone(), what }),
         }
     }
+}
+
+fn key_pair(key: &PrivateKeyDer<'_>) -> Result<KeyPair, RenewError> {
+    KeyPair::try_from(key).map_err(|error| RenewError::Sign(error.to_string()))
 }
 
 /// A request with the name of the device. The names in it are for people: a gate issues what the certificate before has.
