@@ -17,5 +17,6 @@ mod device;
 mod hostile;
 mod last_third;
 mod refused;
+mod token;
 mod too_late;
 mod wrong_answers;
