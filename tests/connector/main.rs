@@ -11,6 +11,7 @@ mod people;
 mod scene;
 
 mod bundle;
+mod cut;
 mod find;
 mod forward;
 mod hostile;

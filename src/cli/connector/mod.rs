@@ -1,22 +1,63 @@
 //! The commands of a device: `join`, and what reaches the services of a home through its gate.
 
-pub(super) mod connect;
-pub(super) mod forward;
-pub(super) mod join;
-pub(super) mod renew;
+mod connect;
+mod forward;
+mod join;
+mod renew;
 mod usable;
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, watch};
 
 use crate::connector::homes::Homes;
 use crate::connector::renew::{Renewals, Told};
 use crate::connector::source::{Source, SourceError};
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// On a device: join a home, with the .doorward file that its owner has made for this device
+    ///
+    /// Asks for the password that was shown with the file, and keeps certificate and key in your own folder of settings, where
+    /// "doorward connect" and "doorward forward" find them. Says how each service is used. A device can join several homes, and
+    /// joining one again brings a renewed certificate.
+    #[command(after_help = join::EXAMPLE)]
+    Join(join::JoinArgs),
+    /// Renew this device's certificate through the gate of a home that it has joined
+    ///
+    /// The key stays on this device. The owner of the gate has to approve it, unless that is automatic there: run it again, or with
+    /// --wait. The certificate in use stays until the gate has taken the new one.
+    #[command(after_help = renew::EXAMPLE)]
+    Renew(renew::RenewArgs),
+    /// Connect standard input and output to a service of a home: for ssh and other programs that cannot show a certificate
+    ///
+    /// For a device whose file was taken over by "doorward join". If the gate refuses the device, a sentence on stderr says why, and
+    /// what to do.
+    #[command(after_help = connect::EXAMPLE)]
+    Connect(connect::ConnectArgs),
+    /// Offer services of a home on local ports: SMB, databases, any program that cannot show a certificate
+    ///
+    /// Runs until SIGTERM or Ctrl-C. Only programs on this machine can connect to the ports. Each connection is made anew, so that a
+    /// laptop can sleep and change its network; new files of the device are used once they are there.
+    #[command(after_help = forward::EXAMPLE)]
+    Forward(forward::ForwardArgs),
+}
+
+/// Runs a command.
+pub(super) fn run(command: &Command) -> ExitCode {
+    match command {
+        Command::Join(args) => join::run(args),
+        Command::Renew(args) => renew::run(args),
+        Command::Connect(args) => connect::run(args),
+        Command::Forward(args) => forward::run(args),
+    }
+}
 
 /// Which device this is.
 #[derive(Args, Debug)]

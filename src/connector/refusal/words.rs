@@ -58,17 +58,22 @@ impl Facts {
 
     /// A connection that was cut.
     pub fn cut(&self, address: SocketAddr, fault: &Fault, now: OffsetDateTime) -> String {
-        let Self { route, .. } = self;
+        let Self { home, device, route, .. } = self;
         match fault {
             Fault::Closed => {
                 format!(
-                    "the connection to {route} was cut: the network has changed, or the gate or its service has ended"
+                    "the connection to {route} was cut: the network has changed, or the gate or its service has ended, or it has \
+                     reached a time limit of the gate"
                 )
             }
             Fault::Silent => format!("the connection to {route} was cut: {address} does not answer any more"),
-            Fault::Alert(AlertDescription::InternalError) => {
-                format!("the connection to {route} was cut: its service failed")
-            }
+            Fault::Alert(AlertDescription::AccessDenied) => format!(
+                "the connection to {route} was cut: the owner of {home} has ended it, or the gate does not admit {device} to {route} \
+                 any more\n  connect again: a device that is not admitted is told so"
+            ),
+            Fault::Alert(AlertDescription::InternalError) => format!(
+                "the connection to {route} was cut: the gate of {home} failed\n  its owner sees why: doorward why {device}"
+            ),
             other => format!("the connection to {route} was cut: {}", self.fault(address, other, now)),
         }
     }
