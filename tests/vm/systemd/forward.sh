@@ -7,7 +7,7 @@ page_is_forwarded() { [ "$(curl --silent --max-time 10 http://127.0.0.1:8080/)" 
 
 forward_is_a_service_of_the_user() {
   local homes=/home/alice/.config/doorward/homes pid
-  as_user sh -c 'cd ~/doorward && /home/doorward ca device alice-desk --format json' > /run/device
+  as_user sh -c 'cd ~/doorward && /home/doorward ca device alice-desk --folder pki --config doorward.toml --format json' > /run/device
   jq -r .password /run/device | as_user sh -c 'cat > ~/password'
   as_user sh -c '/home/doorward join ~/doorward/devices/alice-desk.doorward --password-file ~/password'
   # No DNS here knows the home, and the gate has another port.
