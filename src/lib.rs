@@ -65,6 +65,7 @@ pub mod snapshot;
 pub mod sys;
 pub mod telemetry;
 pub mod tls;
+pub mod unattended;
 
 /// What only the fuzz targets use.
 #[doc(hidden)]

@@ -14,7 +14,7 @@ use crate::backends::pool::Backends;
 use crate::config::checked::{
     self, Backend, ClientAuth, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts, TrustKind, Wake,
 };
-use crate::handshake::config::{InvalidTls, RouteTls, TicketSource};
+use crate::handshake::config::{InvalidTls, Judgement, RouteTls, TicketSource};
 use crate::handshake::suites::Suites;
 use crate::handshake::trust::{Authorities, OtherAuthorities};
 use crate::impostors::Impostors;
@@ -121,6 +121,7 @@ impl Snapshot {
         // By the address of the `client_auth` they are built from: routes without their own share the default one.
         let others = Arc::new(OtherAuthorities::new(known_authorities(config)));
         let mut authorities: HashMap<*const ClientAuth, Arc<Authorities>> = HashMap::new();
+        let renewed = config.renewal_trust().map(Arc::new);
         // What is known of backends that are checked as before stays known.
         let mut checks: Vec<Arc<Checked>> = former.map(Self::checks).unwrap_or_default();
         let renewal = config.renewal.as_ref().map(|renewal| &renewal.route);
@@ -137,6 +138,8 @@ impl Snapshot {
                         Entry::Vacant(place) => {
                             let new = Authorities::new(&terminate.client_auth).map_err(InvalidTls::Trust);
                             let new = new.map_err(invalid)?.beside(Arc::clone(&others));
+                            let new = new.renewing(renewed.clone(), terminate.client_auth.announce_trust);
+                            let new = new.map_err(|error| invalid(InvalidTls::Trust(error)))?;
                             Arc::clone(place.insert(Arc::new(new)))
                         }
                     };
@@ -333,6 +336,14 @@ impl Route {
     /// Whether TLS ends at the gate.
     pub const fn terminates(&self) -> bool {
         matches!(self.access, RouteAccess::Terminate { .. })
+    }
+
+    /// Judges a chain that a client could show, as in a handshake. Where TLS does not end at the gate, nothing is known of it.
+    pub fn judge(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Judgement {
+        match &self.access {
+            RouteAccess::Terminate { tls, .. } => tls.judge(chain, now),
+            RouteAccess::Passthrough(_) => (None, Ok(())),
+        }
     }
 
     /// Whether a client with this chain is admitted `now`; if not, why.

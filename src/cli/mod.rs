@@ -189,6 +189,9 @@ enum Command {
     /// Order public certificates for the process at stdin: a part of "doorward run"
     #[command(hide = true)]
     AcmeAgent(run::RunArgs),
+    /// Renew certificates of devices for the process at stdin: a part of "doorward run"
+    #[command(hide = true)]
+    Renewer(run::RunArgs),
     /// Make a key file for session tickets that several gates share; and man pages and shell completions
     Generate(help::GenerateArgs),
 }
@@ -332,6 +335,7 @@ pub fn main() -> ExitCode {
         Command::Notify(args) => notify::run(&args),
         Command::Notifier(args) => notify::send(&args),
         Command::AcmeAgent(args) => run::order(&args),
+        Command::Renewer(args) => run::renew(&args),
         Command::Connect(args) => connector::connect::run(&args),
         Command::Forward(args) => connector::forward::run(&args),
         Command::Help(args) => help::run(&args),

@@ -9,6 +9,7 @@ pub mod certs_only;
 mod der_fields;
 pub mod inspect;
 pub mod keys;
+pub mod origin;
 pub(crate) mod pem;
 pub mod public;
 mod request;
@@ -21,7 +22,7 @@ pub use authority::{
     Authority, IssuedCertificate, IssuedCredentials, Lifetime, Revocation, RevocationReason, has_signed,
     has_signed_list,
 };
-pub(crate) use authority::{fits_common_name, subject};
+pub(crate) use authority::{distinguished_name, fits_common_name, subject};
 
 pub(crate) use der_fields::public_key;
 pub use der_fields::{Parts, Signed};

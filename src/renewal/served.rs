@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::CertificateDer;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use super::desk::Desk;
 use super::est::{self, Answered};
 use super::service::{Asked, Client, RenewalService};
 use crate::authorize::Authorized;
@@ -36,19 +38,26 @@ impl RenewalService {
     pub fn serve(
         self: &Arc<Self>,
         permit: &Authorized,
+        certificate: Option<&CertificateDer<'static>>,
         source: IpAddr,
+        desk: impl AsRef<Desk> + Send + Sync + 'static,
         report: impl Fn(Asked) + Send + Sync + 'static,
     ) -> Result<Stream, NotServed> {
         let identity = permit.identity().filter(|identity| identity.verified).ok_or(NotServed::NoDevice)?;
+        let certificate = certificate.ok_or(NotServed::NoDevice)?.clone();
         let (ours, theirs) = UnixStream::pair()?;
-        let client = Client { identity: Arc::clone(identity), device: self.device(identity).cloned(), source };
+        let device = self.device(identity).cloned();
+        let client = Client { identity: Arc::clone(identity), certificate, device, source };
         let (service, client, report) = (Arc::clone(self), Arc::new(client), Arc::new(report));
+        let desk = Arc::new(desk);
         // Ends at the latest when the relay does, which has the other end.
         tokio::spawn(timeout(TIMEOUT, async move {
             let answer = service_fn(|request| {
                 let (service, client, report) = (Arc::clone(&service), Arc::clone(&client), Arc::clone(&report));
+                let desk = Arc::clone(&desk);
                 async move {
-                    let Answered { reply, asked } = est::answer(request, &service, &client).await;
+                    let desk = (*desk).as_ref();
+                    let Answered { reply, asked } = est::answer(request, &service, &client, desk).await;
                     if let Some(asked) = asked {
                         report(asked);
                     }

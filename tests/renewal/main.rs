@@ -16,3 +16,4 @@ mod approved;
 mod device;
 mod hostile;
 mod refused;
+mod unattended;

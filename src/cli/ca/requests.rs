@@ -11,7 +11,7 @@ use super::output::{print, print_json};
 use super::passphrase::PassphraseArg;
 use super::running_gate::config_file;
 use super::{CaError, FolderArg, Format, published};
-use crate::ca::approve::{Asking, NotApproved, approve, asking};
+use crate::ca::approve::{Asking, NotApproved, Shown, approve, asking};
 use crate::ca::inventory::Store;
 use crate::cli::exit;
 use crate::config;
@@ -202,14 +202,17 @@ impl Requests {
 
 /// What the device is called: by the certificate that it has shown, if that was issued here.
 fn called(store: &Store, request: &RenewalRequest) -> String {
-    let fingerprint = request.certificate.to_string();
-    let mut entries = store.inventory.certificates.iter();
-    let entry = entries.find(|entry| entry.fingerprint.as_ref() == Some(&fingerprint));
-    printable(entry.map_or(&request.device, |entry| &entry.name), NAME_MAX)
+    let entry = shown(store, request).entry(&store.inventory).cloned();
+    printable(entry.as_ref().map_or(&request.device, |entry| &entry.name), NAME_MAX)
+}
+
+/// The certificate that the request came with.
+fn shown(store: &Store, request: &RenewalRequest) -> Shown {
+    Shown::stored(&store.inventory, &request.certificate, request.shown.as_ref())
 }
 
 fn asked<'a>(store: &'a Store, request: &RenewalRequest) -> Result<Asking<'a>, NotApproved> {
-    asking(&store.inventory, &request.certificate, &request.request)
+    asking(&store.inventory, &shown(store, request), &request.request)
 }
 
 /// `doorward ca requests`
@@ -285,7 +288,8 @@ pub(super) fn approve_all(args: &ApproveArgs) -> Result<(), CaError> {
     let mut issued = Vec::new();
     let mut text = String::new();
     for request in &wanted {
-        let approved = approve(&mut store, &request.certificate, &request.request, &passphrase)?
+        let shown = shown(&store, request);
+        let approved = approve(&mut store, &shown, &request.request, &passphrase)?
             .map_err(|why| CaError::usage(format!("{} cannot be approved: {why}", called(&store, request))))?;
         // The gate knows the certificate, and that it is the device's, before the device has it.
         published::inventory(&store);

@@ -46,7 +46,7 @@ pub use health::Health;
 pub use history::{History, HistoryFolder};
 pub use limits::{Banned, Limits, Rate, Timeouts};
 pub use notify::{Format, Notify, Secret, SecretUrl, Webhook};
-pub use renewal::{Renewal, RenewalFolder};
+pub use renewal::{KnownOrigin, Renewal, RenewalFolder, RenewalIssuer, RenewalTrust};
 pub use tickets::{TicketSecret, Tickets, WeakSecret};
 pub use wake::{Mac, Wake};
 
@@ -302,6 +302,12 @@ pub struct IssuedToDevice {
     pub fingerprint: Option<Sha256>,
     /// SHA-256 of its SubjectPublicKeyInfo, if it is known.
     pub spki: Option<Sha256>,
+    /// SHA-256 of the certificate of the authority that has signed it, if that is still there.
+    pub authority: Option<Sha256>,
+    /// Whether it was revoked.
+    pub revoked: bool,
+    /// It is a guest pass.
+    pub guest: bool,
     /// It was issued as bait: no device uses it.
     pub canary: bool,
 }
@@ -431,6 +437,7 @@ impl Config {
         files.extend(self.notify.files.iter().cloned());
         files.extend(self.acme.iter().flat_map(|acme| acme.files.iter().cloned()));
         files.extend(self.tickets.keys.iter().map(|key| key.file.clone()));
+        files.extend(self.renewal.iter().filter_map(|renewal| Some(renewal.issuer.as_ref()?.file.clone())));
         for route in self.served() {
             files.extend(route.backend_tls.iter().flat_map(|tls| tls.files.iter().cloned()));
             let RouteMode::Terminate(terminate) = &route.mode else { continue };
