@@ -15,9 +15,8 @@ use std::time::Duration;
 
 use doorward::config::checked::{
     Allow, Backend, BackendTls, BackendTrust, Banned, CipherStrength, ClientAuthMode, Config, ControlSocket,
-    ExpectedClients, ExpiredRevocationList, Format, HeaderPlace, History, HistoryFolder, KernelTls, Limits, Log,
-    LogFormat, LogOutput, Rate, RevocationCheck, RouteMode, SandboxMode, Selector, SendProxyProtocol, Terminate,
-    Timeouts,
+    ExpectedClients, ExpiredRevocationList, Format, HeaderPlace, History, KernelTls, Limits, Log, LogFormat, LogOutput,
+    Rate, RevocationCheck, RouteMode, SandboxMode, Selector, SendProxyProtocol, StateFolder, Terminate, Timeouts,
 };
 use doorward::config::{ConfigErrors, load, parse};
 use doorward::model::identity::{Serial, Sha256};
@@ -185,8 +184,8 @@ fn minimal_configuration_has_the_defaults() {
     assert_eq!(config.sandbox, SandboxMode::Auto);
     assert_eq!(config.public_port, 443);
     assert_eq!(config.expectations, []);
-    let folder = HistoryFolder::Auto(home.folder.path().join("history"));
-    assert_eq!(config.history, History { folder, days: 90 });
+    let folder = StateFolder::Auto { name: "history", beside: home.folder.path().join("history") };
+    assert_eq!(config.history, History { folder: Some(folder), days: 90 });
     assert_eq!(config.timeouts, Timeouts::default());
     assert_eq!(config.limits, Limits::default());
     let listener = &config.listeners[0];
@@ -218,8 +217,8 @@ fn every_value_is_read_as_written() {
     assert_eq!((webhook.url.to_string().as_str(), webhook.format), ("http://192.168.1.10:8080", Format::Ntfy));
     assert_eq!(config.notify.command.as_deref().map(<[String]>::len), Some(3));
     assert_eq!(config.notify.events, [NoticeEvent::Impostor, NoticeEvent::Expiring].into());
-    let folder = HistoryFolder::At(home.folder.path().join("kept/history"));
-    assert_eq!(config.history, History { folder, days: 30 });
+    let folder = StateFolder::At(home.folder.path().join("kept/history"));
+    assert_eq!(config.history, History { folder: Some(folder), days: 30 });
     assert_eq!(config.control.socket, ControlSocket::At(home.folder.path().join("run/control.sock")));
     let listener = &config.listeners[0];
     assert_eq!(listener.name.as_str(), "public");

@@ -85,7 +85,7 @@ pub fn agent(file: &Path) -> Result<(), AgentError> {
             Some(Arc::new(DnsPublisher::new(dns).map_err(AgentError::Client)?))
         }
     };
-    let folder = acme.state.of_this_process();
+    let folder = acme.folder();
     let store = Store::new(&folder);
     // In the sandbox no folder can be made. What stands in the way is told by the first write.
     let _ = store.make_folders();

@@ -89,7 +89,7 @@ mod tests {
 
     use super::*;
     use crate::acme::schedule::Validity;
-    use crate::config::checked::{AcmeState, Challenge};
+    use crate::config::checked::{Challenge, StateFolder};
     use crate::model::issuance::FailedOrder;
 
     const START: OffsetDateTime = datetime!(2026-01-01 00:00 UTC);
@@ -110,7 +110,7 @@ mod tests {
             trial: trial.then(|| directory("trial")),
             trust: None,
             challenge: Challenge::TlsAlpn01,
-            state: AcmeState::At("/acme".into()),
+            state: StateFolder::At("/acme".into()),
             profile: None,
             eab: None,
             names: names(),

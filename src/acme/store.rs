@@ -26,7 +26,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::config::checked::AcmeState;
+use crate::config::checked::Acme;
 use crate::files::{self, Access, Existing, NewFile};
 use crate::model::issuance::FailedOrder;
 
@@ -227,7 +227,7 @@ impl Store {
     ///
     /// The file cannot be read.
     pub(crate) fn certificate(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
-        self.read(AcmeState::CERTIFICATE)
+        self.read(Acme::CERTIFICATE)
     }
 
     /// Replaces the certificate in use: its chain, its key.
@@ -236,7 +236,7 @@ impl Store {
     ///
     /// The file cannot be written.
     pub(crate) fn keep_certificate(&self, pem: Vec<u8>) -> Result<(), StoreError> {
-        self.write(AcmeState::CERTIFICATE, pem)
+        self.write(Acme::CERTIFICATE, pem)
     }
 
     /// Where the certificate in use was ordered.
@@ -302,7 +302,7 @@ impl Store {
     ///
     /// They cannot be made.
     pub(crate) fn make_folders(&self) -> io::Result<()> {
-        for file in [AcmeState::CERTIFICATE, LOCK] {
+        for file in [Acme::CERTIFICATE, LOCK] {
             let folder = self.0.join(file);
             let folder = folder.parent().unwrap_or(&self.0);
             if folder.is_dir() {
@@ -330,7 +330,7 @@ impl Store {
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(self.0.join(LOCK))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
-                for name in [AcmeState::CERTIFICATE, LOCK] {
+                for name in [Acme::CERTIFICATE, LOCK] {
                     files::remove_unfinished(self.0.join(name).parent().unwrap_or(&self.0))?;
                 }
                 Ok(Some(file))

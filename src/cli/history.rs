@@ -73,7 +73,7 @@ pub(super) fn run(args: &HistoryArgs) -> ExitCode {
 /// Reads the files, while no gate runs. `None` if there are none that can be read.
 fn from_folder(args: &HistoryArgs) -> Option<ExitCode> {
     let config = args.control.config().path().ok()?;
-    let folders = config::load_history(&config).ok()?.folder.places();
+    let folders = config::load_history(&config).ok()?.folder.map(|folder| folder.places()).unwrap_or_default();
     let now = OffsetDateTime::now_utc();
     let since = now - args.since;
     let visits = folders.iter().find_map(|folder| visits_of_folder(folder, since, now).ok())?;

@@ -199,7 +199,7 @@ pub fn load_history(file: &Path) -> Result<checked::History, ConfigErrors> {
 ///
 /// # Errors
 /// As [`load_history`].
-pub fn load_renewal_folder(file: &Path) -> Result<Option<checked::RenewalFolder>, ConfigErrors> {
+pub fn load_renewal_folder(file: &Path) -> Result<Option<checked::StateFolder>, ConfigErrors> {
     read_document(&text_of(file)?, file, &everything(), |document, report| {
         let raw = RawRenewal::read_alone(document, report);
         let folder = check::renewal::folder_alone(&raw, report);

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::config::checked::{Config, Control, HistoryFolder, KernelTls, Log, RenewalFolder, SandboxMode};
+use crate::config::checked::{Config, Control, KernelTls, Log, SandboxMode, StateFolder};
 
 /// The settings that only a start puts into effect, as they were at the start.
 #[derive(Debug)]
@@ -11,8 +11,8 @@ pub(super) struct StartupSettings {
     metrics: Option<SocketAddr>,
     control: Control,
     log: Log,
-    history: HistoryFolder,
-    renewal: Option<RenewalFolder>,
+    history: Option<StateFolder>,
+    renewal: Option<StateFolder>,
     sandbox: SandboxMode,
 }
 

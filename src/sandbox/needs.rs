@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use hyper::Uri;
 
-use crate::config::checked::{Acme, Backend, Challenge, Config, LogOutput};
+use crate::config::checked::{Acme, Backend, Challenge, Config, LogOutput, StateFolder};
 use crate::config::folders;
 
 /// The files that getaddrinfo(3) reads: their folders are where an editor, a DHCP client or a resolver puts the next ones.
@@ -93,7 +93,7 @@ impl Needs {
         Self {
             files,
             log,
-            history: config.history.folder.of_this_process(),
+            history: config.history.folder.as_ref().map(StateFolder::of_this_process),
             renewal: config.renewal.as_ref().map(|renewal| renewal.folder.of_this_process()),
             control: config.control.socket.path(runtime_folders),
             former_control: None,

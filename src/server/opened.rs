@@ -11,7 +11,7 @@ use super::{StartError, second_run, service_manager};
 use crate::acme::Store;
 use crate::admin::Admin;
 use crate::admission::descriptors::{Budget, Descriptors};
-use crate::config::checked::{Config, ControlSocket, KernelTls};
+use crate::config::checked::{Config, ControlSocket, KernelTls, StateFolder};
 use crate::control::{self, Control, Permitted};
 use crate::handover::{Launcher, Predecessor, Taken, TakenListener, Unavailable};
 use crate::history;
@@ -105,7 +105,7 @@ impl Opened {
             }
         });
         let metrics = metrics.transpose()?;
-        let history = config.history.folder.of_this_process();
+        let history = config.history.folder.as_ref().map(StateFolder::of_this_process);
         // In the sandbox no folder can be made. If it cannot here, the gate says so and serves.
         let history = history.map(|folder| {
             let made = history::make_folder(&folder);
@@ -113,7 +113,7 @@ impl Opened {
         });
         if let Some(acme) = &config.acme {
             // For the sandbox as well. The process that writes there says what is in the way.
-            let _ = Store::new(&acme.state.of_this_process()).make_folders();
+            let _ = Store::new(&acme.folder()).make_folders();
         }
         if let Some(renewal) = &config.renewal {
             // Requests are answered with what is in the way.

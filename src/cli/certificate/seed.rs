@@ -10,14 +10,11 @@ use time::OffsetDateTime;
 
 use crate::acme::store::{Ordered, Store};
 use crate::config;
-use crate::config::checked::{Acme, AcmeState, Certificate};
+use crate::config::checked::{Acme, Certificate, StateFolder};
 use crate::config::server_trust::covers;
 use crate::files::{self, Access, Existing, NewFile};
 use crate::install::Installed;
 use crate::model::identity::Identity;
-
-/// Where systemd has the service's folder of state.
-const STATE_OF_THE_SERVICE: &str = "/var/lib/doorward";
 
 /// Puts the certificate `old` where the gate reads its public one, unless there is one for the names already. Otherwise devices would
 /// be shown a temporary certificate, which they do not trust, until the order has succeeded.
@@ -26,7 +23,7 @@ const STATE_OF_THE_SERVICE: &str = "/var/lib/doorward";
 /// In words, why it cannot be done.
 pub(super) fn seed(acme: &Acme, config: &Path, old: &Certificate) -> Result<Seeded, String> {
     let folder = folder(acme, config);
-    let file = folder.join(AcmeState::CERTIFICATE);
+    let file = folder.join(Acme::CERTIFICATE);
     match fs::read(&file) {
         Ok(pem) => {
             let there = config::one_file_certificate(&file, &pem).ok().map(|(certificate, _)| certificate);
@@ -75,10 +72,10 @@ pub(super) enum Seeded {
 /// The folder in which the gate of this configuration keeps its public certificate.
 fn folder(acme: &Acme, config: &Path) -> PathBuf {
     let installed = Installed::find().is_some_and(|installed| installed.config() == config);
-    if installed && Path::new(STATE_OF_THE_SERVICE).is_dir() {
-        return acme.state.path(Some(OsStr::new(STATE_OF_THE_SERVICE)));
+    if installed && Path::new(StateFolder::OF_THE_SERVICE).is_dir() {
+        return acme.state.path(Some(OsStr::new(StateFolder::OF_THE_SERVICE)));
     }
-    acme.state.of_this_process()
+    acme.folder()
 }
 
 /// Whether clients that ask for the names can be shown this certificate now.

@@ -104,7 +104,7 @@ fn of_files(config: &Config, failures: Option<Issuance>) -> Certificates {
 
 /// The orders that have failed in a row, as far as this user may read them.
 fn failures(acme: &Acme) -> Option<Issuance> {
-    let failures = Store::new(&acme.state.of_this_process()).failures().ok()??;
+    let failures = Store::new(&acme.folder()).failures().ok()??;
     let mut directories = acme.trial.iter().chain([&acme.directory]);
     let concerned =
         failures.ordered.names == acme.names && directories.any(|one| one.url == failures.ordered.directory);

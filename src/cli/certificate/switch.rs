@@ -170,7 +170,7 @@ fn with_default_certificate(before: &Before) -> impl Iterator<Item = (&Route, &C
     let table: Option<toml::Table> = before.text.parse().ok();
     let chain = table.as_ref().and_then(|table| table.get("certificate")?.get("chain")?.as_str()).map(PathBuf::from);
     let default = match &before.config.acme {
-        Some(acme) => Some(acme.state.certificate()),
+        Some(acme) => Some(acme.certificate_file()),
         None => chain.map(|chain| before.file.parent().unwrap_or_else(|| Path::new(".")).join(chain)),
     };
     before.config.routes.iter().filter_map(move |route| match &route.mode {

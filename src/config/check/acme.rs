@@ -10,7 +10,7 @@ use rustls::pki_types::pem::SectionKind;
 
 use super::certificate::{self, Loaded};
 use super::{acme_dns, is_passthrough, own_folder, route, word};
-use crate::config::checked::{Acme, AcmeDirectory, AcmeState, Challenge, Eab, Secret};
+use crate::config::checked::{Acme, AcmeDirectory, Challenge, Eab, Secret, StateFolder};
 use crate::config::raw::{Raw, RawAcme, RawCertificate, RawEab};
 use crate::config::report::{At, Given, Place, Problem, Report, Text, quoted};
 use crate::config::{files, key_file};
@@ -113,7 +113,7 @@ fn names(raw: &Raw, with_wildcards: bool) -> BTreeSet<String> {
 
 /// The certificate in the folder of `acme`, or a temporary one as long as there is none that can be used.
 pub(super) fn load(acme: &Acme, place: &Place, report: &mut Report) -> Option<Loaded> {
-    let path = acme.state.certificate();
+    let path = acme.certificate_file();
     if let Err(problem) = report.look_at(&path) {
         report.problem(place, problem);
         return None;
@@ -255,16 +255,9 @@ fn challenge(raw: &RawAcme, place: &Place, files: &mut Vec<PathBuf>, report: &mu
     }
 }
 
-fn state(given: &Given<String>, report: &mut Report) -> Option<AcmeState> {
-    let text = match given {
-        Given::Refused => return None,
-        Given::Value(text) if text.value != "auto" => text,
-        Given::Absent | Given::Value(_) => {
-            return Some(AcmeState::Auto(own_folder::absolute(AcmeState::NAME, report)));
-        }
-    };
+fn state(given: &Given<String>, report: &mut Report) -> Option<StateFolder> {
     let remedy = "write state = \"auto\", or the path of a folder for it alone";
-    own_folder::check(text, "the certificate has a folder of its own", remedy, report).map(AcmeState::At)
+    own_folder::folder(given, Acme::FOLDER, "the certificate has a folder of its own", remedy, report)
 }
 
 #[expect(clippy::option_option, reason = "none is right, and what is wrong is reported")]

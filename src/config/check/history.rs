@@ -1,7 +1,7 @@
 //! `[history]`: what is kept of connections across restarts.
 
 use super::{own_folder, scalar};
-use crate::config::checked::{History, HistoryFolder};
+use crate::config::checked::{History, StateFolder};
 use crate::config::raw::RawHistory;
 use crate::config::reader::Scalar;
 use crate::config::report::{Given, Problem, Report};
@@ -16,21 +16,16 @@ pub(in crate::config) fn check(raw: &RawHistory, report: &mut Report) -> Option<
     Some(History { folder: folder?, days: days? })
 }
 
-fn folder(given: &Given<String>, report: &mut Report) -> Option<HistoryFolder> {
-    let auto = |report: &Report| HistoryFolder::Auto(own_folder::absolute(HistoryFolder::NAME, report));
-    let text = match given {
-        Given::Refused => return None,
-        Given::Absent => return Some(auto(report)),
-        Given::Value(text) => text,
-    };
-    match text.value.as_str() {
-        "auto" => return Some(auto(report)),
-        "off" => return Some(HistoryFolder::Off),
-        _ => {}
+#[expect(clippy::option_option, reason = "none is right, and what is wrong is reported")]
+fn folder(given: &Given<String>, report: &mut Report) -> Option<Option<StateFolder>> {
+    if let Given::Value(text) = given
+        && text.value == "off"
+    {
+        return Some(None);
     }
     let remedy =
         "write folder = \"auto\", or the path of a folder for it alone, or \"off\" for no history across restarts";
-    own_folder::check(text, "a history has a folder of its own", remedy, report).map(HistoryFolder::At)
+    own_folder::folder(given, History::FOLDER, "a history has a folder of its own", remedy, report).map(Some)
 }
 
 fn days(scalar: &Scalar) -> Result<u16, Problem> {

@@ -2,17 +2,33 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::config::checked::StateFolder;
 use crate::config::files;
-use crate::config::report::{Report, Text};
+use crate::config::report::{Given, Report, Text};
+
+/// The folder that a key names, "auto" if it names none; or a report of why it cannot be one. `name` is the default one, `own` says
+/// whose it is, `remedy` what to write.
+pub(super) fn folder(
+    given: &Given<String>,
+    name: &'static str,
+    own: &str,
+    remedy: &str,
+    report: &mut Report,
+) -> Option<StateFolder> {
+    match given {
+        Given::Refused => None,
+        Given::Value(text) if text.value != "auto" => check(text, own, remedy, report).map(StateFolder::At),
+        Given::Absent | Given::Value(_) => Some(StateFolder::Auto { name, beside: absolute(name, report) }),
+    }
+}
 
 /// A path as the configuration gives it, or the default one. The gate and its commands may run in different folders.
-pub(super) fn absolute(name: &str, report: &Report) -> PathBuf {
+fn absolute(name: &str, report: &Report) -> PathBuf {
     let path = files::folder_of(report.file()).join(name);
     std::path::absolute(&path).unwrap_or(path)
 }
 
-/// The folder that `text` names, or a report of why it cannot be one. `own` says whose it is, `remedy` what to write.
-pub(super) fn check(text: &Text, own: &str, remedy: &str, report: &mut Report) -> Option<PathBuf> {
+fn check(text: &Text, own: &str, remedy: &str, report: &mut Report) -> Option<PathBuf> {
     let path = absolute(&text.value, report);
     let message = if text.value.is_empty() || text.value.contains('\0') {
         "this is no path".to_owned()

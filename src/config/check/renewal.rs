@@ -2,7 +2,7 @@
 
 use super::{Checks, Place, RawRoute, certificate, own_folder, renewal_issuer, route};
 use crate::config::checked::{
-    Allow, CertificateSource, ClientAuthMode, Renewal, RenewalFolder, Route, RouteMode, SendProxyProtocol, Strategy,
+    Allow, CertificateSource, ClientAuthMode, Renewal, Route, RouteMode, SendProxyProtocol, StateFolder, Strategy,
     Terminate,
 };
 use crate::config::raw::{Raw, RawRenewal};
@@ -142,7 +142,7 @@ fn is_free(name: &ServerName, text: &Text, routes: &[RawRoute], report: &mut Rep
 
 /// Checks the folder alone; `None` without the section.
 #[expect(clippy::option_option, reason = "none is right, and what is wrong is reported")]
-pub(in crate::config) fn folder_alone(raw: &Given<RawRenewal>, report: &mut Report) -> Option<Option<RenewalFolder>> {
+pub(in crate::config) fn folder_alone(raw: &Given<RawRenewal>, report: &mut Report) -> Option<Option<StateFolder>> {
     match raw {
         Given::Absent => Some(None),
         Given::Refused => None,
@@ -150,14 +150,7 @@ pub(in crate::config) fn folder_alone(raw: &Given<RawRenewal>, report: &mut Repo
     }
 }
 
-fn folder(given: &Given<String>, report: &mut Report) -> Option<RenewalFolder> {
-    let text = match given {
-        Given::Refused => return None,
-        Given::Value(text) if text.value != "auto" => text,
-        Given::Absent | Given::Value(_) => {
-            return Some(RenewalFolder::Auto(own_folder::absolute(RenewalFolder::NAME, report)));
-        }
-    };
+fn folder(given: &Given<String>, report: &mut Report) -> Option<StateFolder> {
     let remedy = "write folder = \"auto\", or the path of a folder for requests alone";
-    own_folder::check(text, "requests have a folder of their own", remedy, report).map(RenewalFolder::At)
+    own_folder::folder(given, Renewal::FOLDER, "requests have a folder of their own", remedy, report)
 }

@@ -1,13 +1,12 @@
 //! `[certificate.acme]`: a public certificate, which an ACME server issues (RFC 8555).
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 
-use super::{Certificate, CertificateSource, Config, Dns, Route, RouteMode, Secret};
+use super::{Certificate, CertificateSource, Config, Dns, Route, RouteMode, Secret, StateFolder};
 
 /// A public certificate for the server names of the routes that have none of their own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +22,7 @@ pub struct Acme {
     /// `challenge`: how the server sees that the names belong to the owner.
     pub challenge: Challenge,
     /// `state`: the folder of the certificate, and of what is kept about it.
-    pub state: AcmeState,
+    pub state: StateFolder,
     /// `profile`: one of those that the server offers (draft-ietf-acme-profiles).
     pub profile: Option<String>,
     /// `eab`: an account elsewhere that the one at the server is bound to (RFC 8555 section 7.3.4).
@@ -76,6 +75,22 @@ impl Config {
 }
 
 impl Acme {
+    /// The default name of the folder.
+    pub const FOLDER: &str = "acme";
+
+    /// The certificate in it, with its key.
+    pub const CERTIFICATE: &str = "live/certificate.pem";
+
+    /// The folder, for the gate and for a command that runs beside it.
+    pub fn folder(&self) -> PathBuf {
+        self.state.places().swap_remove(0)
+    }
+
+    /// The file of the certificate and its key.
+    pub fn certificate_file(&self) -> PathBuf {
+        self.folder().join(Self::CERTIFICATE)
+    }
+
     /// The section.
     pub(crate) const KEY: &str = "certificate.acme";
 
@@ -100,44 +115,4 @@ pub struct Eab {
     pub key_id: String,
     /// The key, base64url without padding.
     pub key: Secret,
-}
-
-/// The folder of the public certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AcmeState {
-    /// This one.
-    At(PathBuf),
-    /// In the folder that systemd has made for the gate, else at this path, which is beside the configuration.
-    Auto(PathBuf),
-}
-
-impl AcmeState {
-    /// Its default name.
-    pub const NAME: &str = "acme";
-
-    /// The certificate in it, with its key.
-    pub const CERTIFICATE: &str = "live/certificate.pem";
-
-    /// The folder for a gate that has been given these state folders (`StateDirectory=`, systemd.exec(5)).
-    pub fn path(&self, state_folders: Option<&OsStr>) -> PathBuf {
-        match self {
-            Self::At(path) => path.clone(),
-            Self::Auto(beside) => super::history::in_state_folder(state_folders, Self::NAME, beside),
-        }
-    }
-
-    /// The same for this process. A command that runs beside the gate looks where the gate's unit has it, too.
-    pub fn of_this_process(&self) -> PathBuf {
-        let own = self.path(std::env::var_os("STATE_DIRECTORY").as_deref());
-        let service = Path::new(super::history::STATE_OF_THE_SERVICE).join(Self::NAME);
-        match self {
-            Self::Auto(_) if !own.is_dir() && service.is_dir() => service,
-            _ => own,
-        }
-    }
-
-    /// The file of the certificate and its key.
-    pub fn certificate(&self) -> PathBuf {
-        self.of_this_process().join(Self::CERTIFICATE)
-    }
 }

@@ -13,6 +13,7 @@ mod history;
 mod limits;
 mod notify;
 mod renewal;
+mod state_folder;
 mod tickets;
 mod wake;
 
@@ -31,7 +32,7 @@ use crate::model::names::{Name, ServerName, ServerNamePattern};
 use crate::model::service::ServiceKind;
 use crate::model::starttls::Starttls;
 
-pub use acme::{Acme, AcmeDirectory, AcmeState, Challenge, Eab};
+pub use acme::{Acme, AcmeDirectory, Challenge, Eab};
 pub use acme_dns::{Dns, DnsApi, DnsBy, DnsServer, DnsUpdate, TsigAlgorithm, TsigKey};
 pub use backend_tls::{BackendTls, BackendTrust, HeaderPlace, backend_name};
 pub use certificate::{Certificate, CertificateSource};
@@ -43,10 +44,11 @@ pub use control::{Control, ControlSocket};
 pub use dns_providers::{DnsProvider, ProviderKeys};
 pub use expect::{AllowEntry, Expectation, ExpectedClients};
 pub use health::Health;
-pub use history::{History, HistoryFolder};
+pub use history::History;
 pub use limits::{Banned, Limits, Rate, Timeouts};
 pub use notify::{Format, Notify, Secret, SecretUrl, Webhook};
-pub use renewal::{KnownOrigin, Renewal, RenewalFolder, RenewalIssuer, RenewalTrust};
+pub use renewal::{KnownOrigin, Renewal, RenewalIssuer, RenewalTrust};
+pub use state_folder::StateFolder;
 pub use tickets::{TicketSecret, Tickets, WeakSecret};
 pub use wake::{Mac, Wake};
 
