@@ -70,8 +70,8 @@ pub(crate) struct Gate {
     pub(crate) issuance: watch::Sender<Option<Issuance>>,
     /// Where requests of devices are shown to the process that renews without the owner.
     pub(crate) desk: Arc<Desk>,
-    /// Why the process does not run that renews without the owner, if that is so.
-    pub(crate) renewer: watch::Sender<Option<String>>,
+    /// Whether the process runs that renews without the owner, or why not; `None` if the configuration wants none.
+    pub(crate) renewer: watch::Sender<Option<Result<(), String>>>,
     /// Notified when the owner wants the certificate renewed now.
     pub(crate) renewal_wanted: Notify,
     /// What the owner was told of orders that fail.

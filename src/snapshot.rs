@@ -14,7 +14,7 @@ use crate::backends::pool::Backends;
 use crate::config::checked::{
     self, Backend, ClientAuth, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts, TrustKind, Wake,
 };
-use crate::handshake::config::{InvalidTls, Judgement, RouteTls, TicketSource};
+use crate::handshake::config::{InvalidTls, RouteTls, TicketSource};
 use crate::handshake::suites::Suites;
 use crate::handshake::trust::{Authorities, OtherAuthorities};
 use crate::impostors::Impostors;
@@ -336,14 +336,6 @@ impl Route {
     /// Whether TLS ends at the gate.
     pub const fn terminates(&self) -> bool {
         matches!(self.access, RouteAccess::Terminate { .. })
-    }
-
-    /// Judges a chain that a client could show, as in a handshake. Where TLS does not end at the gate, nothing is known of it.
-    pub fn judge(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Judgement {
-        match &self.access {
-            RouteAccess::Terminate { tls, .. } => tls.judge(chain, now),
-            RouteAccess::Passthrough(_) => (None, Ok(())),
-        }
     }
 
     /// Whether a client with this chain is admitted `now`; if not, why.

@@ -33,12 +33,13 @@ pub use crate::explain::finding::told::{ToldFinding, ToldVerdict};
 pub use crate::explain::finding::{ToldCertificate, ToldFailure};
 pub use crate::explain::look_up::ToldName;
 pub use crate::explain::refusal_json::Refusal;
+use crate::model::renewal::UnattendedState;
 use crate::reload::policy_report::Change;
 
 /// The longest request line, in bytes.
 const REQUEST_MAX: usize = 4096;
 
-/// The answer to an unknown request. Other releases compare it, so it never changes.
+/// The answer to an unknown request. Other releases compare it: it never changes.
 const NOT_UNDERSTOOD: &str = "this is no question that the gate understands";
 
 /// The longest revocation list that is accepted, in bytes: more than half a million certificates.
@@ -322,6 +323,9 @@ pub struct Status {
     /// The public certificate, if the configuration wants one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_certificate: Option<Box<ToldCertificate>>,
+    /// What renews certificates without the owner, if that is wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unattended_renewal: Option<UnattendedState>,
     /// What expires next, the first first; limited in number.
     #[serde(default)]
     pub expiries: Vec<Expiring>,

@@ -176,6 +176,9 @@ const fn renewed(fault: RenewedFault) -> &'static str {
         RenewedFault::NotInInventory => {
             "the renewal authority has signed it, but it descends from no certificate in the inventory that can be renewed"
         }
+        RenewedFault::OtherNames => {
+            "the renewal authority has signed it with other names than that of the device whose certificate it descends from"
+        }
         RenewedFault::OtherKey => {
             "the renewal authority has signed it for another key than that of the certificate that it descends from"
         }

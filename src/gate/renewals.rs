@@ -45,17 +45,22 @@ impl Gate {
 impl Gate {
     /// The process that renews without the owner runs.
     pub(crate) fn renewer_started(&self) {
-        let was_unable = self.renewer.send_replace(None);
-        if was_unable.is_some() {
+        let before = self.renewer.send_replace(Some(Ok(())));
+        if matches!(before, Some(Err(_))) {
             self.log.event(&Event::UnattendedRenewal { error: None });
         }
+    }
+
+    /// The configuration wants none any more.
+    pub(crate) fn renewer_is_over(&self) {
+        self.renewer.send_replace(None);
     }
 
     /// It does not, so requests are left to the owner.
     pub(crate) fn renewer_unable(&self, error: &str) {
         let error = detail(error);
         // One that is started again and again says the same each time.
-        if self.renewer.send_replace(Some(error.clone())).as_ref() != Some(&error) {
+        if self.renewer.send_replace(Some(Err(error.clone()))) != Some(Err(error.clone())) {
             self.log.event(&Event::UnattendedRenewal { error: Some(error) });
         }
     }

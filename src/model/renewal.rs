@@ -83,3 +83,11 @@ pub enum Unattended {
         error: String,
     },
 }
+
+/// The process that renews without the owner, as it is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnattendedState {
+    /// Why it does not run, so that requests are left to the owner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}

@@ -71,6 +71,7 @@ impl Link {
     /// Has a process started in place of the one before, which ends when its channel is closed.
     async fn start(gate: &Gate, wanted: Option<Wanted>, starter: &Result<Starter, String>) -> Self {
         if wanted.is_none() {
+            gate.renewer_is_over();
             return Self::default();
         }
         let started = async {

@@ -17,7 +17,7 @@ use crate::model::identity::{Identity, Origin, Serial, Sha256};
 use crate::model::renewal::{IssuedUnattended, Unattended};
 use crate::pki::{self, Authority, Parts};
 use crate::renewal::folder::{RenewalRequest, RequestFolder};
-use crate::snapshot::{Route, Snapshot};
+use crate::snapshot::{Route, RouteAccess, Snapshot};
 
 /// Renews certificates with the key of one authority.
 #[derive(Debug)]
@@ -145,7 +145,10 @@ impl<'a> Allowed<'a> {
 
 /// Judges a certificate as a gate does in a handshake.
 fn judge(route: &Route, certificate: &CertificateDer<'static>) -> Result<Arc<Identity>, String> {
-    let (identity, verdict) = route.judge(std::slice::from_ref(certificate), UnixTime::now());
+    let RouteAccess::Terminate { tls, .. } = &route.access else {
+        return Err("the gate does not ask for certificates".to_owned());
+    };
+    let (identity, verdict) = tls.judge(std::slice::from_ref(certificate), UnixTime::now());
     verdict.map_err(|cause| explain::detail(&cause))?;
     identity.filter(|identity| identity.verified).ok_or_else(|| "it is not verified".to_owned())
 }

@@ -172,7 +172,7 @@ mod tests {
         let usage = read.extended_key_usage().expect("readable").expect("there").value;
         assert!(usage.client_auth && !usage.server_auth);
         let parts = Parts::read(&new).expect("a certificate");
-        assert_eq!(crate::pki::origin::of(&parts), Ok(origin_of(&before)));
+        assert_eq!(origin::of(&parts), Ok(origin_of(&before)));
         assert_eq!((identity.not_after - identity.not_before + 1) / 86_400, 30);
     }
 

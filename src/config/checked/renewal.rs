@@ -63,6 +63,8 @@ pub struct RenewalTrust {
 /// A certificate that the owner's authority has issued to a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownOrigin {
+    /// The name of the device, which is the only one in it.
+    pub device: String,
     /// Its serial number.
     pub serial: Serial,
     /// SHA-256 of its key (SubjectPublicKeyInfo).
@@ -81,6 +83,7 @@ impl Config {
         // Neither bait nor a guest pass is renewed.
         let origins = issued.filter(|one| !one.canary && !one.guest).filter_map(|one| {
             let known = KnownOrigin {
+                device: one.device.clone(),
                 serial: one.serial.clone(),
                 spki: one.spki?,
                 authority: one.authority?,

@@ -218,7 +218,8 @@ impl Authorities {
         let mut issued = issued(&path);
         if path.anchor.renews {
             let judged = self.renewal.as_deref().ok_or_else(Refused::unreadable);
-            let judged = judged.and_then(|trust| renewed::judge(&leaf, end_entity, &self.anchors, trust, now));
+            let judged =
+                judged.and_then(|trust| renewed::judge(&leaf, &identity, end_entity, &self.anchors, trust, now));
             let renewed = judged.map_err(|refused| (Some(Arc::new(identity.clone())), refused))?;
             identity.origin = Some(Box::new(renewed.origin));
             validity = validity.and(renewed.validity);

@@ -5,8 +5,8 @@
 //!
 //! * is in the inventory, which the owner's authority keeps, with this serial number, under an authority that this `[client_auth]`
 //!   trusts;
-//! * has **the same key**. Whoever has the renewal authority's key and not that of a device gets no further than without it: at most a
-//!   device that has come to an end gets a longer life;
+//! * has **the same key and the same name**. Whoever has the renewal authority's key and not that of a device gets no further than
+//!   without it: at most a device that has come to an end gets a longer life;
 //! * is what revocation lists are asked about, in the handshake and in each review: to revoke it is to revoke all that descends from it.
 //!
 //! All this is about the path that was verified: it began at this anchor, and not at one that has its name or its key identifier. A
@@ -19,8 +19,9 @@ use super::anchors::{Anchor, Anchors};
 use super::chain_cache::Validity;
 use super::{Refused, revoked, seconds};
 use crate::config::checked::RenewalTrust;
-use crate::model::identity::{Issued, IssuerKey, Origin, Sha256};
+use crate::model::identity::{Identity, Issued, IssuerKey, Origin, Sha256};
 use crate::model::rejection::{CertificateFault, RenewedFault};
+use crate::model::unicode::nfc;
 use crate::pki::origin::{self, NoOrigin};
 use crate::pki::{Parts, validation_errors};
 
@@ -37,6 +38,7 @@ pub(super) struct Renewed {
 /// Judges a certificate that the renewal authority has signed.
 pub(super) fn judge(
     leaf: &Parts<'_>,
+    identity: &Identity,
     certificate: &CertificateDer<'_>,
     anchors: &Anchors,
     trust: &RenewalTrust,
@@ -56,6 +58,9 @@ pub(super) fn judge(
     if Sha256::of(leaf.key) != known.spki {
         return Err(fault(RenewedFault::OtherKey));
     }
+    if !is_named(identity, &known.device) {
+        return Err(fault(RenewedFault::OtherNames));
+    }
     let validity = Validity { from: seconds(trust.validity.0), until: seconds(trust.validity.1) };
     within(validity, now, certificate)?;
     // The lists say the same, unless the owner's are not here yet.
@@ -63,6 +68,15 @@ pub(super) fn judge(
         return Err(revoked());
     }
     Ok(Renewed { issued: issued(authority, &origin), validity, origin })
+}
+
+/// Whether it has the name of the device as its common name, as the owner's authority writes it, and no other that a policy looks at.
+fn is_named(identity: &Identity, device: &str) -> bool {
+    let Identity { emails, uris, dns_names, ips, organizational_units, common_name, guest_pass, .. } = identity;
+    let has_others = !(emails.is_empty() && uris.is_empty() && dns_names.is_empty() && ips.is_empty())
+        || !organizational_units.is_empty()
+        || guest_pass.is_some();
+    !has_others && common_name.as_deref() == Some(&*nfc(device))
 }
 
 /// What lists know it by.

@@ -310,4 +310,6 @@ pub enum RenewedFault {
     NotInInventory,
     /// It is for another key than that certificate.
     OtherKey,
+    /// It has other names.
+    OtherNames,
 }

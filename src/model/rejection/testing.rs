@@ -179,6 +179,7 @@ pub(crate) fn every_cause() -> Vec<Cause> {
             CertificateFault::Renewed(RenewedFault::OtherAuthority),
             CertificateFault::Renewed(RenewedFault::NotInInventory),
             CertificateFault::Renewed(RenewedFault::OtherKey),
+            CertificateFault::Renewed(RenewedFault::OtherNames),
             CertificateFault::Other(text()),
         ]
         .map(Cause::InvalidCertificate),

@@ -71,6 +71,10 @@ fn stolen_key_admits_no_one_without_the_key_of_a_device() {
     ] {
         assert!(details.iter().any(|detail| detail.contains(words)), "{words}: {details:?}");
     }
+    // Nor does it give a device another name.
+    let renamed = like_renewed("bob-laptop", vec![extension(&alice)]);
+    keep(&house, &stolen(&house.home, renamed, &key(&house, "alice-laptop")), "alice-laptop", "forged");
+    assert!(!gets_in(&house, "forged"));
     // A revoked device with its own key and the stolen one: its origin cannot be changed for that of another one.
     revoke(&house, "alice-laptop");
     house.gate.hang_up();
