@@ -77,10 +77,10 @@ impl Client {
         }
     }
 
-    /// Ends it in order.
-    pub(super) fn close(self) -> Parting {
+    /// Ends it for this reason, before any payload.
+    pub(super) fn end(self, reason: CloseReason) -> Parting {
         match self {
-            Self::Secured(secured) => secured.close(),
+            Self::Secured(secured) => secured.end(reason.ending()),
             Self::Raw(hello) => hello.admitted.part(Last::Nothing).1,
         }
     }

@@ -279,7 +279,7 @@ async fn reach(
         Ok(dialed) => Ok(client.established(path, dialed.connection, limits, told)?),
         Err(Interrupted::Order(Order { reason: reason @ CloseReason::CutByHand, .. }) | Interrupted::Left(reason)) => {
             let summary = RelaySummary::without_payload(reason, path);
-            Err(Ended::Cut(summary, client.close()))
+            Err(Ended::Cut(summary, client.end(reason)))
         }
         // What is wrong by now is told exactly.
         Err(Interrupted::Order(order)) => Err(client.refuse(allowed().err().unwrap_or_else(|| refusal(order))).into()),

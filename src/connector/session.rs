@@ -158,9 +158,15 @@ where
     W: AsyncWrite + Unpin,
 {
     let mut buffer = vec![0; BUFFER];
+    // What rustls has refused or received, such as an alert.
+    let mut fault = None;
     loop {
         let mut gathered = ReadBuf::new(&mut buffer);
-        let ended = std::future::poll_fn(|cx| gather(reader, cx, &mut gathered)).await;
+        let ended = std::future::poll_fn(|cx| match gather(reader, cx, &mut gathered) {
+            Poll::Pending if fault.is_some() => Poll::Ready(None),
+            gathered => gathered,
+        })
+        .await;
         let bytes = gathered.filled();
         if !bytes.is_empty() {
             writer.write_all(bytes).await.map_err(|_| Broken::Writer)?;
@@ -168,11 +174,14 @@ where
             writer.flush().await.map_err(|_| Broken::Writer)?;
             count(bytes.len() as u64);
         }
-        match ended {
-            None => {}
-            Some(Ok(())) => return Ok(()),
-            Some(Err(error)) => return Err(Broken::Reader(error)),
-        }
+        fault = match (fault, ended) {
+            (None, None) => None,
+            (None, Some(Ok(()))) => return Ok(()),
+            // Bytes that came with an alert, and before it, are given to those who read on.
+            (None, Some(Err(error))) if error.kind() == io::ErrorKind::InvalidData => Some(error),
+            (Some(error), None) if !bytes.is_empty() => Some(error),
+            (Some(error), _) | (None, Some(Err(error))) => return Err(Broken::Reader(error)),
+        };
     }
 }
 

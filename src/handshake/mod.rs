@@ -27,6 +27,7 @@ use self::observation::Observation;
 pub use self::secured::{Parts, Payload, Secured};
 use crate::admission::{Admitted, Last, Parting, Refused};
 use crate::client_hello::{Greeted, Hello};
+use crate::model::close::Ending;
 use crate::model::rejection::{Alert, Cause, Reason, Rejection, Text};
 use crate::model::ticket::TicketOutcome;
 use crate::sys::ktls;
@@ -72,7 +73,7 @@ pub async fn answer_challenge(
     deadline: Instant,
 ) -> Result<(Facts, Parting), Refused> {
     let (exchange, greeted) = run(greeted, challenge, false, deadline, &mut None).await?;
-    leave(exchange, greeted, |_, _| ()).map(|(secured, ())| (secured.facts.clone(), secured.close()))
+    leave(exchange, greeted, |_, _| ()).map(|(secured, ())| (secured.facts.clone(), secured.end(Ending::Complete)))
 }
 
 /// Runs a handshake of this configuration.

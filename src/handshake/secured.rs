@@ -6,6 +6,7 @@ use std::sync::Arc;
 use scopeguard::ScopeGuard;
 
 use crate::admission::{Admitted, Last, Parting, Refused};
+use crate::model::close::Ending;
 use crate::model::identity::{Chain, Identity};
 use crate::model::names::ServerName;
 use crate::model::rejection::{Alert, Cause, Rejection};
@@ -65,15 +66,16 @@ impl Secured {
         self.decide().refuse(rejection)
     }
 
-    /// Ends the connection in order, before any payload.
-    pub fn close(self) -> Parting {
+    /// Ends the connection before any payload.
+    pub fn end(self, ending: Ending) -> Parting {
         let Parts { admitted, keys, payload, .. } = self.decide();
         let mut records = unsent(payload);
-        let sealed = Session::new(keys).map(|mut session| session.close_notify(&mut records).is_ok());
-        if !sealed.unwrap_or_default() {
-            records.clear();
-        }
-        admitted.part(Last::Records(&records, None)).1
+        let sealed = Session::new(keys).is_ok_and(|mut session| match ending {
+            Ending::Complete => session.close_notify(&mut records).is_ok(),
+            Ending::Alert(alert) => session.fatal(alert, &mut records).is_ok(),
+            Ending::Truncated | Ending::AlertOfTheError => false,
+        });
+        admitted.part(if sealed { Last::Records(&records, None) } else { Last::Nothing }).1
     }
 }
 

@@ -1,4 +1,6 @@
-//! Why a relayed connection was closed.
+//! Why a relayed connection was closed, and what its client is told.
+
+use super::alert::Alert;
 
 /// Why a relay ended: which side, and how (after HAProxy's termination states, configuration.txt section 8.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,6 +45,20 @@ pub enum CloseReason {
     Internal,
 }
 
+/// How the TLS stream to a client ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// By a close_notify: the client has been sent everything (RFC 8446 section 6.1).
+    Complete,
+    /// By the end of the TCP stream alone, which a client takes for a truncation. TLS has no alert for a time limit or the end of a
+    /// process, and `internal_error` would be wrong. Browsers use another connection, as after any server that is restarted.
+    Truncated,
+    /// By this fatal alert: what was received may be incomplete (section 6.2).
+    Alert(Alert),
+    /// By the fatal alert that the RFC has for the client's error.
+    AlertOfTheError,
+}
+
 impl CloseReason {
     /// Every reason.
     pub const ALL: &'static [Self] = &[
@@ -78,6 +94,28 @@ impl CloseReason {
         Self::CutByHand,
     ];
 
+    /// How the client's TLS stream ends. A close_notify is for streams that their sender has ended. A client that has lost its
+    /// right is told as the next connection of its device will be.
+    pub const fn ending(self) -> Ending {
+        match self {
+            Self::ClientClosed | Self::BackendClosed | Self::AcmeChallenge => Ending::Complete,
+            Self::ClientReset
+            | Self::BackendReset
+            | Self::BackendTruncated
+            | Self::IdleTimeout
+            | Self::LifetimeLimit
+            | Self::HalfCloseTimeout
+            | Self::DrainDeadline => Ending::Truncated,
+            Self::Revoked => Ending::Alert(Alert::CERTIFICATE_REVOKED),
+            Self::Expired => Ending::Alert(Alert::CERTIFICATE_EXPIRED),
+            Self::Denied | Self::NotAllowed | Self::CutByHand => Ending::Alert(Alert::ACCESS_DENIED),
+            Self::NotTrusted => Ending::Alert(Alert::UNKNOWN_CA),
+            Self::RouteRemoved => Ending::Alert(Alert::UNRECOGNIZED_NAME),
+            Self::TlsError => Ending::AlertOfTheError,
+            Self::Internal => Ending::Alert(Alert::INTERNAL_ERROR),
+        }
+    }
+
     /// The label value in metrics and log lines.
     pub const fn label(self) -> &'static str {
         match self {
@@ -101,5 +139,31 @@ impl CloseReason {
             Self::AcmeChallenge => "acme_challenge",
             Self::Internal => "internal",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::rejection::Cause;
+
+    /// The device is told the same at its next attempt.
+    #[test]
+    fn lost_right_ends_a_session_by_the_alert_that_refuses_the_next_one() {
+        for &reason in CloseReason::CUT {
+            let refused = Cause::Ordered(reason).reason().alert();
+            match reason {
+                // It may come back.
+                CloseReason::CutByHand => assert_eq!(reason.ending(), Ending::Alert(Alert::ACCESS_DENIED)),
+                _ => assert_eq!(Some(reason.ending()), refused.map(Ending::Alert), "{reason:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn stream_is_complete_only_if_its_sender_has_ended_it() {
+        let complete = CloseReason::ALL.iter().copied().filter(|reason| reason.ending() == Ending::Complete);
+        let ended = [CloseReason::ClientClosed, CloseReason::BackendClosed, CloseReason::AcmeChallenge];
+        assert_eq!(complete.collect::<Vec<_>>(), ended);
     }
 }

@@ -1,6 +1,7 @@
 //! The vocabulary: what a connection, its client and its end are called. Nothing here does I/O or imports another module of
 //! the crate.
 
+pub mod alert;
 pub mod close;
 pub mod device_name;
 pub mod expiry;

@@ -30,7 +30,7 @@ use tokio_util::either::Either;
 pub use self::handle::{Handle, Order};
 pub use self::kernel::Support;
 use crate::backend_tls::TlsStream;
-use crate::model::close::CloseReason;
+use crate::model::close::{CloseReason, Ending};
 use crate::model::rejection::{Cause, Side};
 use crate::sys::stream::Stream;
 use crate::tls::record::{Keys, Pending, Session};
@@ -142,8 +142,9 @@ trait Engine {
     /// The backend's socket.
     fn backend(&self) -> &Stream;
 
-    /// Ends both sides without waiting: in order where that is possible, else by a reset.
-    fn cut(&mut self);
+    /// Ends both sides without waiting. The client's stream ends like this where TLS and the socket still permit it, and nothing else
+    /// is sent; the backend sees a reset, unless it was told before that the client had ended.
+    fn cut(&mut self, ending: Ending);
 
     /// Makes sure that a client that is cut receives at most [`UNDELIVERED_MAX`] more bytes.
     fn limit_undelivered(&self);
@@ -288,8 +289,10 @@ fn run<E: Engine + Unpin>(
         // dropped, so that every byte is counted.
         let mut end = match handle.poll_order(cx) {
             Poll::Ready(Order { reason, cause, .. }) => {
-                engine.cut();
-                if CloseReason::CUT.contains(&reason) {
+                let ending = reason.ending();
+                engine.cut(ending);
+                // Its right is gone.
+                if matches!(ending, Ending::Alert(_)) {
                     engine.limit_undelivered();
                 }
                 Poll::Ready(End { reason, cause, detail: None })
@@ -330,12 +333,13 @@ fn poll_deadline<E: Engine>(
         }
         due = next_deadline(progress, engine, limits);
         if due <= Instant::now() {
-            engine.cut();
-            return Poll::Ready(End::new(match limits.lifetime {
+            let reason = match limits.lifetime {
                 Some(lifetime) if lifetime <= due => CloseReason::LifetimeLimit,
                 _ if engine.is_half_closed() => CloseReason::HalfCloseTimeout,
                 _ => CloseReason::IdleTimeout,
-            }));
+            };
+            engine.cut(reason.ending());
+            return Poll::Ready(End::new(reason));
         }
         timer.as_mut().reset(due);
     }

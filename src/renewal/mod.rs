@@ -6,10 +6,12 @@
 mod desk;
 mod est;
 pub mod folder;
+mod fuzzed;
 mod served;
 mod service;
 
 pub use desk::{Desk, Shown};
 pub use est::{ASK_AGAIN, CACERTS, CONTENT_TYPE, PKCS7, SIMPLE_REENROLL};
+pub use fuzzed::FuzzedRenewal;
 pub use served::NotServed;
 pub use service::{Asked, RenewalService, is_outdated, is_renewed};

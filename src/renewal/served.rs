@@ -8,6 +8,7 @@ use std::sync::Arc;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -40,32 +41,38 @@ impl RenewalService {
         permit: &Authorized,
         certificate: Option<&CertificateDer<'static>>,
         source: IpAddr,
-        desk: impl AsRef<Desk> + Send + Sync + 'static,
+        desk: Arc<Desk>,
         report: impl Fn(Asked) + Send + Sync + 'static,
     ) -> Result<Stream, NotServed> {
         let identity = permit.identity().filter(|identity| identity.verified).ok_or(NotServed::NoDevice)?;
         let certificate = certificate.ok_or(NotServed::NoDevice)?.clone();
         let (ours, theirs) = UnixStream::pair()?;
         let device = self.device(identity).cloned();
-        let client = Client { identity: Arc::clone(identity), certificate, device, source };
-        let (service, client, report) = (Arc::clone(self), Arc::new(client), Arc::new(report));
-        let desk = Arc::new(desk);
+        let client = Arc::new(Client { identity: Arc::clone(identity), certificate, device, source });
         // Ends at the latest when the relay does, which has the other end.
-        tokio::spawn(timeout(TIMEOUT, async move {
-            let answer = service_fn(|request| {
-                let (service, client, report) = (Arc::clone(&service), Arc::clone(&client), Arc::clone(&report));
-                let desk = Arc::clone(&desk);
-                async move {
-                    let desk = (*desk).as_ref();
-                    let Answered { reply, asked } = est::answer(request, &service, &client, desk).await;
-                    if let Some(asked) = asked {
-                        report(asked);
-                    }
-                    Ok::<_, Infallible>(reply)
-                }
-            });
-            let _ = server().serve_connection(TokioIo::new(ours), answer).await;
-        }));
+        tokio::spawn(Arc::clone(self).answer_on(ours, client, desk, Arc::new(report)));
         Ok(Stream::Unix(theirs))
+    }
+
+    /// Answers one request of a client.
+    pub(super) async fn answer_on(
+        self: Arc<Self>,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        client: Arc<Client>,
+        desk: Arc<Desk>,
+        report: Arc<impl Fn(Asked) + Send + Sync>,
+    ) {
+        let answer = service_fn(|request| {
+            let (service, client, report) = (Arc::clone(&self), Arc::clone(&client), Arc::clone(&report));
+            let desk = Arc::clone(&desk);
+            async move {
+                let Answered { reply, asked } = est::answer(request, &service, &client, &desk).await;
+                if let Some(asked) = asked {
+                    report(asked);
+                }
+                Ok::<_, Infallible>(reply)
+            }
+        });
+        let _ = timeout(TIMEOUT, server().serve_connection(TokioIo::new(stream), answer)).await;
     }
 }

@@ -58,6 +58,15 @@ pub(super) struct Client {
 }
 
 impl RenewalService {
+    /// With these devices, by the certificates that are renewed.
+    pub(super) fn new(
+        folder: RequestFolder,
+        devices: HashMap<Sha256, String>,
+        authorities: Vec<CertificateDer<'static>>,
+    ) -> Self {
+        Self { folder, devices, origins: HashMap::new(), authorities, renewals: None }
+    }
+
     /// That of a configuration, if it has one.
     pub fn of(config: &Config) -> Option<Arc<Self>> {
         let renewal = config.renewal.as_ref()?;
@@ -75,12 +84,12 @@ impl RenewalService {
         let trust = terminate.client_auth.trust.iter().filter(|anchor| anchor.kind == TrustKind::Authority);
         let renewals = renewal.issuer.as_ref().map(|issuer| issuer.certificate.clone());
         let authorities = trust.map(|anchor| &anchor.certificate).chain(&renewals);
+        let authorities = authorities.cloned().collect();
+        let folder = RequestFolder::new(&renewal.folder.of_this_process());
         Some(Arc::new(Self {
-            folder: RequestFolder::new(&renewal.folder.of_this_process()),
-            devices: renewed.collect(),
             origins: origins.collect(),
-            authorities: authorities.cloned().collect(),
             renewals,
+            ..Self::new(folder, renewed.collect(), authorities)
         }))
     }
 

@@ -11,11 +11,16 @@ mod people;
 mod scene;
 
 mod bundle;
+mod cut;
 mod find;
 mod forward;
 mod hostile;
 mod join;
+mod matrix;
+mod network;
 mod programs;
 mod refusals;
+mod servers;
+mod shells;
 mod ssh;
 mod stdio;

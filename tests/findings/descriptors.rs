@@ -6,6 +6,7 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::process::Command;
 
+use doorward::model::close::CloseReason;
 use rcgen::SerialNumber;
 use serde_json::Value;
 
@@ -108,7 +109,7 @@ fn assert_strangers_leave_enough(limit: usize) {
     list(&[SerialNumber::from(77)]);
     let reloaded = gate.ask(&["reload"]).success();
     assert!(format!("{}{}", reloaded.text(), reloaded.stderr).contains(&warning), "{reloaded}");
-    assert_eq!(session.end(), End::Orderly);
+    assert_eq!(session.end(), End::of(CloseReason::Revoked));
     second.ping().unwrap();
     assert_eq!(gate.metrics().sum("doorward_accept_errors_total", &[]), 0.0);
     drop((second, strangers, mute));

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use doorward::model::close::CloseReason;
 use rcgen::SerialNumber;
 use tokio::time::Instant;
 
@@ -112,7 +113,7 @@ fn row_35_mute_name_server_delays_no_revocation() {
         second.ping().unwrap();
         list(&[SerialNumber::from(77)]);
         gate.ask(&["reload"]).success();
-        assert_eq!(session.end(), End::Orderly);
+        assert_eq!(session.end(), End::of(CloseReason::Revoked));
         second.ping().unwrap();
         stop.store(true, Ordering::SeqCst);
     });
@@ -200,7 +201,7 @@ fn row_35_default_limits_and_a_mute_name_server_delay_no_one_else() {
             list(&revoked);
             let begun = Instant::now();
             gate.ask(&["reload"]).success();
-            assert_eq!(session.end(), End::Orderly);
+            assert_eq!(session.end(), End::of(CloseReason::Revoked));
             revocations.push(begun.elapsed());
             stop.store(true, Ordering::SeqCst);
         });

@@ -42,7 +42,7 @@ fn row_21_dead_and_mute_backends_are_told_as_without_checks() {
     let watch = Watch::begin(&gate);
     let client = Client::handshaken(gate.address(), &alice, "mute.home.example").unwrap();
     client.send(b"anybody there?").unwrap();
-    assert_eq!(client.end(), End::Orderly);
+    assert_eq!(client.end(), End::of(CloseReason::IdleTimeout));
     drop(client);
     watch.closed(CloseReason::IdleTimeout);
 }

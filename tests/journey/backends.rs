@@ -148,7 +148,7 @@ fn mute_backend_holds_up_its_own_client_only() {
     let client = Client::handshaken(gate.address(), &config, "mute.home.example").unwrap();
     client.send(b"anybody there?").unwrap();
     Client::admitted(gate.address(), &config, NAME).unwrap();
-    assert_eq!(client.end(), End::Orderly);
+    assert_eq!(client.end(), End::of(CloseReason::IdleTimeout));
     drop(client);
     gate.wait_closed("mute", 1);
     drop(watch);

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use doorward::model::close::{CloseReason, Ending};
 use doorward::model::rejection::Alert;
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
@@ -38,6 +39,17 @@ pub(crate) enum End {
     Tls(Error),
     /// Not at all within the client's patience.
     Silence,
+}
+
+impl End {
+    /// How the gate ends a TLS connection that it closes for this reason.
+    pub(crate) fn of(reason: CloseReason) -> Self {
+        match reason.ending() {
+            Ending::Complete => Self::Orderly,
+            Ending::Alert(alert) => Self::Alert(alert),
+            Ending::Truncated | Ending::AlertOfTheError => Self::Truncated,
+        }
+    }
 }
 
 impl From<io::Error> for End {

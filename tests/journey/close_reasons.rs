@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use doorward::control::client::ask;
 use doorward::control::{Answer, Request};
-use doorward::model::close::CloseReason;
+use doorward::model::close::{CloseReason, Ending};
 use doorward::model::identity::Sha256;
 use doorward::model::rejection::Alert;
 use rustix::process::Signal;
@@ -47,6 +47,12 @@ fn end(reason: CloseReason, pki: &TestPki) {
         let watch = Watch::begin(gate);
         let seen = finish(Client::admitted(gate.address(), &good, NAME).unwrap());
         assert_eq!(seen, *expected, "{reason:?}");
+        match reason.ending() {
+            // Which one is up to the client.
+            Ending::AlertOfTheError => assert!(matches!(seen, End::Alert(_))),
+            _ if reason == CloseReason::ClientReset => {}
+            _ => assert_eq!(seen, End::of(reason)),
+        }
         let line = watch.closed(reason);
         assert_eq!((&line["route"], &line["path"]), (&"nas".into(), &"copy".into()), "{line}");
     };
@@ -108,10 +114,10 @@ fn end(reason: CloseReason, pki: &TestPki) {
             assert_eq!([&line["route"], &line["path"], &line["server_name"]], ["nas", "copy", NAME], "{line}");
         }
         CloseReason::IdleTimeout => {
-            ended(&open(house().timeouts("idle = \"400ms\"")), &End::Orderly, &|client| client.end());
+            ended(&open(house().timeouts("idle = \"400ms\"")), &End::Truncated, &|client| client.end());
         }
         CloseReason::LifetimeLimit => {
-            ended(&open(house().timeouts("lifetime = \"1s\"")), &End::Orderly, &|client| {
+            ended(&open(house().timeouts("lifetime = \"1s\"")), &End::Truncated, &|client| {
                 loop {
                     if let Err(end) = client.ping() {
                         return end;
@@ -126,7 +132,7 @@ fn end(reason: CloseReason, pki: &TestPki) {
                 state.each_read(stream, |bytes| stream.write_all(bytes).is_ok());
             });
             let gate = house().timeouts("half_close = \"400ms\"").route("nas", backend.address()).open();
-            ended(&gate, &End::Orderly, &|client| {
+            ended(&gate, &End::Truncated, &|client| {
                 client.close_notify();
                 client.end()
             });
@@ -135,7 +141,7 @@ fn end(reason: CloseReason, pki: &TestPki) {
             let mut gate = open(house().timeouts("drain = \"400ms\""));
             let client = Client::admitted(gate.address(), &good, NAME).unwrap();
             gate.signal(Signal::TERM);
-            assert_eq!(client.end(), End::Orderly);
+            assert_eq!(client.end(), End::Truncated);
             assert_eq!(gate.wait_for_end().code(), Some(5));
             // The metrics ended with the gate; the log stays.
             let line = crate::home::verdicts(&gate).pop().unwrap();
@@ -164,8 +170,8 @@ fn end(reason: CloseReason, pki: &TestPki) {
             let gate = open(house());
             let watch = Watch::begin(&gate);
             let client = Client::admitted(gate.address(), &carol, NAME).unwrap();
-            // It is told in order, and nothing was changed for it.
-            assert_eq!(client.end(), End::Orderly);
+            // It is told so, and nothing was changed for it.
+            assert_eq!(client.end(), End::of(reason));
             let line = watch.closed(reason);
             let detail = line["detail"].as_str().unwrap();
             assert!(detail.starts_with("the certificate, or one above it, expired at "), "{line}");
@@ -193,7 +199,7 @@ fn end(reason: CloseReason, pki: &TestPki) {
             let cut = Request::Cut { selector: "alice-phone".to_owned() };
             let answer = ask(&gate.folder().join("control.sock"), &cut).unwrap();
             assert!(matches!(&answer, Answer::Cut(cut) if cut.open == 1), "{answer:?}");
-            assert_eq!(client.end(), End::Orderly);
+            assert_eq!(client.end(), End::of(reason));
             watch.closed(reason);
             gate.wait_metric("doorward_sessions_cut_total", &[("reason", reason.label())], 1.0);
         }
@@ -222,8 +228,8 @@ fn cut(reason: CloseReason, guest: &Arc<ClientConfig>, before: &House<'_>, after
     let client = Client::admitted(gate.address(), guest, NAME).unwrap();
     let told = gate.reload(&after.config());
     assert_eq!((&told["sessions_kept"], &told["sessions_cut"]), (&0.into(), &1.into()), "{told}");
-    // The client is told in order, so far as TLS has a word for it.
-    assert_eq!(client.end(), End::Orderly);
+    // The client is told, so far as TLS has a word for it.
+    assert_eq!(client.end(), End::of(reason));
     let line = watch.closed(reason);
     assert!(line["detail"].is_string(), "{line}");
     gate.wait_metric("doorward_sessions_cut_total", &[("reason", reason.label())], 1.0);

@@ -5,6 +5,7 @@ use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
 
+use doorward::model::close::CloseReason;
 use rcgen::SerialNumber;
 use rustix::process::{Pid, Signal, kill_process};
 use rustls::ClientConfig;
@@ -55,7 +56,7 @@ fn swapped_volumes_are_in_force_and_cut_revoked_devices_only() {
     let mut revoked = Vec::new();
     // The session of the next device ends, and no other.
     let assert_cut = |sessions: &mut Vec<Client>| {
-        assert_eq!(sessions.remove(0).end(), End::Orderly);
+        assert_eq!(sessions.remove(0).end(), End::of(CloseReason::Revoked));
         sessions.iter().for_each(|session| session.ping().unwrap());
     };
     for round in 1..=ROUNDS {
@@ -166,6 +167,6 @@ fn session_of_an_ended_pod_is_cut_within_the_grace_period() {
     wait_reloads(&pod.gate, "reloaded", 1);
     kill_process(gate, Signal::TERM).unwrap();
     session.ping().unwrap();
-    assert_eq!(session.end(), End::Orderly);
+    assert_eq!(session.end(), End::of(CloseReason::DrainDeadline));
     assert_eq!(pod.gate.wait_for_end().code(), Some(5));
 }

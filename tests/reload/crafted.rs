@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use doorward::model::close::CloseReason;
 use doorward::model::rejection::Alert;
 use rcgen::SerialNumber;
 use rustls::client::ResolvesClientCert;
@@ -60,7 +61,7 @@ fn row_36_crafted_sessions_of_a_revoked_device_are_cut() {
     let output = reload(&gate, &house).success();
     assert!(output.text().contains(&format!("because they are no longer admitted: {SESSIONS}.")), "{output}");
     for client in &gone {
-        assert_eq!(client.end(), End::Orderly);
+        assert_eq!(client.end(), End::of(CloseReason::Revoked));
     }
     for client in &stay {
         client.ping().unwrap();

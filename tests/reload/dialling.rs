@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use doorward::control::client::ask;
 use doorward::control::{Answer, Request};
+use doorward::model::close::CloseReason;
 use doorward::model::identity::Sha256;
 use doorward::model::rejection::{Alert, Reason};
 use rcgen::SerialNumber;
@@ -245,7 +246,7 @@ fn row_39_cut_while_dialling_is_closed_by_hand() {
     let guest = dialling(&gate, &alice);
     let cut = ask_gate(&gate, &Request::Cut { selector: "alice-phone".to_owned() });
     assert!(matches!(&cut, Answer::Cut(cut) if cut.open == 1), "{cut:?}");
-    assert_eq!(guest.end(), End::Orderly);
+    assert_eq!(guest.end(), End::of(CloseReason::CutByHand));
     let line = gate.wait_closed("nas", 1).remove(0);
     assert_eq!((&line["reason"], &line["backend"]), (&"cut_by_hand".into(), &Value::Null), "{line}");
     assert_eq!((&line["bytes_to_backend"], &line["bytes_to_client"]), (&0.into(), &0.into()), "{line}");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use doorward::model::close::CloseReason;
 use rcgen::SerialNumber;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -37,7 +38,7 @@ fn expired_session_is_cut_unless_its_route_keeps_it() {
     let house = controlled(&House::new(&pki).route("nas", &address).route_with("ssh", &[&address], &keep));
     let gate = Gate::start(&house);
     let [goes, stays] = [NAS, SSH].map(|name| Client::admitted(gate.address(), &carol, name).unwrap());
-    assert_eq!(goes.end(), End::Orderly);
+    assert_eq!(goes.end(), End::of(CloseReason::Expired));
     let lasted = begun.elapsed();
     assert!(lasted + AT_ONCE >= LEFT && lasted < LEFT + 2 * AT_ONCE, "{lasted:?}");
     let line = closed(&gate, "expired");
@@ -49,7 +50,7 @@ fn expired_session_is_cut_unless_its_route_keeps_it() {
     stays.ping().unwrap();
     list(&[SerialNumber::from(7)]);
     assert_eq!(gate.hang_up()["sessions_cut"], 1);
-    assert_eq!(stays.end(), End::Orderly);
+    assert_eq!(stays.end(), End::of(CloseReason::Revoked));
     closed(&gate, "revoked");
     assert!(begun.elapsed() < DEADLINE);
 }
@@ -84,7 +85,7 @@ fn expired_unneeded_certificate_ends_no_session() {
     let mut params = Certified::for_clients("carol-phone");
     params.not_after = time::OffsetDateTime::now_utc() + Duration::from_secs(2);
     let carol = client(&pki, Some(&pki.clients.issue(params)));
-    assert_eq!(Client::admitted(gate.address(), &carol, NAS).unwrap().end(), End::Orderly);
+    assert_eq!(Client::admitted(gate.address(), &carol, NAS).unwrap().end(), End::of(CloseReason::Expired));
     closed(&gate, "expired");
     for guest in &guests {
         guest.ping().unwrap();
@@ -112,7 +113,7 @@ fn unverified_session_is_cut_on_expiry_once_verified() {
     let output = reload(&gate, &house("require_and_verify", "any")).success();
     assert!(output.text().contains("kept: 1. Cut"), "{output}");
     carol.ping().unwrap();
-    assert_eq!(carol.end(), End::Orderly);
+    assert_eq!(carol.end(), End::of(CloseReason::Expired));
     assert!(begun.elapsed() < LEFT + 2 * AT_ONCE, "{:?}", begun.elapsed());
     closed(&gate, "expired");
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
+use doorward::model::close::CloseReason;
 use rcgen::SerialNumber;
 
 use crate::NAS;
@@ -34,7 +35,7 @@ fn assert_change_is_seen(pki: &TestPki, written_to: &Path, seen_at: &Path, mount
     session.ping().unwrap();
     write(&written_to.join(LIST), &list(&[SerialNumber::from(77)]));
     gate.wait_for_line("an automatic reload", |line| line["cause"] == "watch" && line["event"] == "reloaded");
-    assert_eq!(session.end(), End::Orderly);
+    assert_eq!(session.end(), End::of(CloseReason::Revoked));
 }
 
 fn in_place(file: &Path, text: &str) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use doorward::model::close::CloseReason;
 use doorward::model::identity::Sha256;
 use doorward::model::rejection::Alert;
 use rcgen::SerialNumber;
@@ -36,6 +37,11 @@ fn numbered(pki: &TestPki, name: &str, serial: u64) -> Certified {
 #[track_caller]
 pub(super) fn closed(gate: &Gate, reason: &str) -> Value {
     gate.wait_for_line(reason, |line| line["event"] == "closed" && line["reason"] == reason)
+}
+
+/// The reason with this label.
+fn labelled(label: &str) -> CloseReason {
+    *CloseReason::ALL.iter().find(|reason| reason.label() == label).unwrap()
 }
 
 /// A device is revoked while it is in, twice, once by a resumed session; the others are in the middle of something.
@@ -78,7 +84,7 @@ fn revoked_device_is_cut_at_once_and_no_other() {
         let output = reload(&gate, &house(&keys)).success();
         assert!(output.text().contains("kept: 3. Cut, because they are no longer admitted: 3."), "{output}");
         for client in [&first, &resumed, &elsewhere] {
-            assert_eq!(client.end(), End::Orderly);
+            assert_eq!(client.end(), End::of(CloseReason::Revoked));
         }
         assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
         for client in &stays {
@@ -133,7 +139,7 @@ fn session_stays_exactly_if_it_would_be_admitted_now() {
         match cut {
             None => guest.ping().unwrap_or_else(|end| panic!("{what}: {end:?}")),
             Some(reason) => {
-                assert_eq!(guest.end(), End::Orderly, "{what}");
+                assert_eq!(guest.end(), End::of(labelled(reason)), "{what}");
                 closed(&gate, reason);
             }
         }
@@ -184,7 +190,7 @@ fn session_without_certificate_stays_if_none_is_needed() {
             match cut {
                 None => guest.ping().unwrap(),
                 Some(reason) => {
-                    assert_eq!(guest.end(), End::Orderly, "{after}");
+                    assert_eq!(guest.end(), End::of(labelled(reason)), "{after}");
                     closed(&gate, reason);
                 }
             }
@@ -342,7 +348,7 @@ fn cut_ends_the_selected_sessions_and_no_others() {
         assert_eq!((cut, &said["open"]), (expected, &selected.len().into()), "{selector}");
         for (index, client) in clients.iter().enumerate() {
             if selected.contains(&index) {
-                assert_eq!(client.end(), End::Orderly, "{selector}");
+                assert_eq!(client.end(), End::of(CloseReason::CutByHand), "{selector}");
             } else {
                 client.ping().unwrap();
             }

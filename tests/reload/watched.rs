@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use doorward::model::close::CloseReason;
 use doorward::model::rejection::{Alert, Reason};
 use rcgen::SerialNumber;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
@@ -229,7 +230,7 @@ fn constant_file_changes_do_not_delay_a_revocation() {
         list(&[SerialNumber::from(77)]);
         let end = guest.end();
         over.store(true, Ordering::SeqCst);
-        assert_eq!(end, End::Orderly);
+        assert_eq!(end, End::of(CloseReason::Revoked));
     });
     assert_eq!(next(&gate, 0), "reloaded");
 }
@@ -260,7 +261,7 @@ fn reload_after_a_transient_error_is_retried() {
     guest.ping().unwrap();
     prlimit(process, Resource::Nofile, usual).unwrap();
     assert_eq!(next(&gate, 1), "reloaded");
-    assert_eq!(guest.end(), End::Orderly);
+    assert_eq!(guest.end(), End::of(CloseReason::Revoked));
 }
 
 /// From `init` to the revoked phone, as its owner does it: no restart, and no command but `ca revoke`.
@@ -303,7 +304,7 @@ fn ca_revoke_cuts_a_device_at_the_running_gate() {
     let (stays, lost) = (enter("alice-phone").unwrap(), enter("lost-phone").unwrap());
     assert_eq!(shown(), [true, true]);
     doorward(&["ca", "revoke", "lost-phone", "--folder", folder.join("pki").to_str().unwrap()]);
-    assert_eq!(lost.end(), End::Orderly);
+    assert_eq!(lost.end(), End::of(CloseReason::Revoked));
     assert_eq!(next(&gate, 0), "reloaded");
     assert_eq!(shown(), [true, false]);
     let line = gate.wait_for_line("it is out", |line| line["event"] == "closed");

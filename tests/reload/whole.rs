@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use doorward::model::close::CloseReason;
 use doorward::model::identity::Sha256;
 use doorward::model::rejection::{Alert, Reason};
 use rcgen::SerialNumber;
@@ -256,7 +257,7 @@ fn reload_reports_access_gained_and_lost() {
     let by_print = format!("sha256:{fingerprint}");
     let by_number = ("serial:4d of CN=Clients of home.example", BOTH);
     assert_eq!(lost, expect(&[(&by_print, NAS_ONLY), ("carol-phone", NAS_ONLY), by_number]));
-    assert_eq!(guest.end(), End::Orderly);
+    assert_eq!(guest.end(), End::of(CloseReason::Denied));
 
     // As text, and the same configuration again: no change.
     let text = doorward(&gate, &["reload"]).success().text();

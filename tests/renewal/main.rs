@@ -15,5 +15,8 @@ mod house;
 mod approved;
 mod device;
 mod hostile;
+mod last_third;
 mod refused;
+mod too_late;
 mod unattended;
+mod wrong_answers;

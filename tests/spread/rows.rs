@@ -163,7 +163,7 @@ fn row_21_slow_and_mute_backends_hold_up_their_own_clients_only() {
             assert_eq!(one, [byte], "{strategy:?}");
         }
         drop(client);
-        assert_eq!(silent.end(), End::Orderly, "{strategy:?}");
+        assert_eq!(silent.end(), End::of(CloseReason::IdleTimeout), "{strategy:?}");
         drop(silent);
         gate.wait_closed("mute", 1);
         gate.wait_metric("doorward_connections_closed_total", &[("route", "mute"), ("reason", "idle_timeout")], 1.0);

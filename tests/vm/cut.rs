@@ -4,6 +4,7 @@ use std::io::Write;
 use std::thread;
 use std::time::Duration;
 
+use doorward::model::close::CloseReason;
 use doorward::model::identity::Sha256;
 use tokio::time::Instant;
 
@@ -51,7 +52,7 @@ fn denied_sessions_are_cut_within_a_second() {
             let reply = gate.reload(&house(&format!("deny = [\"sha256:{fingerprint}\"]")));
             assert_eq!((&reply["sessions_cut"], &reply["sessions_kept"]), (&3.into(), &1.into()), "{reply}");
             let lines = gate.wait_for_lines("all three", 3, |line| line["reason"] == "denied");
-            assert_eq!(idle.end(), End::Orderly);
+            assert_eq!(idle.end(), End::of(CloseReason::Denied));
             reading.join().unwrap();
             let took = asked.elapsed();
             assert!(took < time_limit(), "{took:?}");

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
+use doorward::model::close::CloseReason;
 use doorward::model::identity::Sha256;
 use doorward::model::rejection::Alert;
 use rcgen::SerialNumber;
@@ -157,7 +158,7 @@ fn cut_while_waking_is_closed_by_hand() {
     let gate = Gate::start(&config(&pki, ""));
     let guest = waiting(&network, &gate, &alice);
     gate.ask(&["cut", "alice-phone"]).success();
-    assert_eq!(guest.end(), End::Orderly);
+    assert_eq!(guest.end(), End::of(CloseReason::CutByHand));
     let line = gate.wait_closed("nas", 1).remove(0);
     assert_eq!(line["reason"], "cut_by_hand", "{line}");
     assert_given_up(&network, &gate);

@@ -15,6 +15,7 @@ mod hello;
 mod scene;
 
 mod acme;
+mod cut;
 mod deadlines;
 mod early_data;
 mod fragments;

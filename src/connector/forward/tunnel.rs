@@ -98,6 +98,15 @@ impl Tunnel {
         log(&format!("{}: {text}", self.route));
     }
 
+    /// A session that worked was cut: the next attempt need not wait.
+    fn cut(&self, text: &str, log: &Log) {
+        let mut trouble = self.trouble();
+        (trouble.failures, trouble.pause) = (0, None);
+        trouble.last = Some((OffsetDateTime::now_utc(), text.to_owned()));
+        drop(trouble);
+        self.say(text, log);
+    }
+
     /// The gate has admitted the device.
     fn works(&self) {
         *self.trouble() = Trouble::default();
@@ -176,8 +185,7 @@ async fn serve(mut local: Local, tunnel: &Tunnel, source: &Source, log: &Log, mu
         }
         End::Cut(fault) => {
             local.abort();
-            tunnel.works();
-            log(&format!("{}: {}", tunnel.route, remote.facts.cut(address, &fault, now)));
+            tunnel.cut(&remote.facts.cut(address, &fault, now), log);
         }
         End::Orderly | End::Stopped => tunnel.works(),
     }

@@ -58,17 +58,22 @@ impl Facts {
 
     /// A connection that was cut.
     pub fn cut(&self, address: SocketAddr, fault: &Fault, now: OffsetDateTime) -> String {
-        let Self { route, .. } = self;
+        let Self { home, device, route, .. } = self;
         match fault {
             Fault::Closed => {
                 format!(
-                    "the connection to {route} was cut: the network has changed, or the gate or its service has ended"
+                    "the connection to {route} was cut: the network has changed, or the gate or its service has ended, or it has \
+                     reached a time limit of the gate"
                 )
             }
             Fault::Silent => format!("the connection to {route} was cut: {address} does not answer any more"),
-            Fault::Alert(AlertDescription::InternalError) => {
-                format!("the connection to {route} was cut: its service failed")
-            }
+            Fault::Alert(AlertDescription::AccessDenied) => format!(
+                "the connection to {route} was cut: the owner of {home} has ended it, or the gate does not admit {device} to {route} \
+                 any more\n  connect again: a device that is not admitted is told so"
+            ),
+            Fault::Alert(AlertDescription::InternalError) => format!(
+                "the connection to {route} was cut: the gate of {home} failed\n  its owner sees why: doorward why {device}"
+            ),
             other => format!("the connection to {route} was cut: {}", self.fault(address, other, now)),
         }
     }
@@ -135,10 +140,6 @@ impl Facts {
                 "the gate of {home} admitted {device}, but its service {route} does not answer\n  is the machine of {route} on? The \
                  owner sees more: doorward status"
             ),
-            AlertDescription::NoApplicationProtocol => format!(
-                "the route {route} of {home} takes only clients that name their application protocol\n  its owner can change that: \
-                 \"alpn\" of the route"
-            ),
             AlertDescription::ProtocolVersion | AlertDescription::HandshakeFailure => format!(
                 "the gate of {home} has no version of TLS, or no encryption, in common with this device\n  update doorward on both"
             ),
@@ -153,8 +154,8 @@ impl Facts {
         let Self { home, device, .. } = self;
         match self.validity {
             Some((_, not_after)) if not_after < now => format!(
-                "the certificate of {device} expired on {} ({} ago)\n  renew it: doorward renew; if the gate takes it no more, ask the \
-                 owner of {home} for a new file",
+                "the certificate of {device} expired on {} ({} ago)\n  it is too late for doorward renew: ask the owner of {home} for a \
+                 new file (doorward ca renew {device})",
                 not_after.date(),
                 in_words((now - not_after).whole_seconds())
             ),
@@ -169,7 +170,7 @@ impl Facts {
                 not_after.date(),
                 now.date()
             ),
-            None => format!("the certificate of {device} has expired\n  renew it: doorward renew"),
+            None => format!("the certificate of {device} has expired\n  ask the owner of {home} for a new file"),
         }
     }
 

@@ -11,7 +11,6 @@
 
 #[macro_use]
 mod macros;
-mod alert;
 mod backend_tls;
 mod cause_data;
 mod check;
@@ -21,7 +20,6 @@ pub(crate) mod testing;
 
 use std::fmt;
 
-pub use self::alert::Alert;
 pub use self::backend_tls::{BackendCertificateFault, BackendTlsFault};
 pub use self::cause_data::{
     AddressList, CertificateFault, DenyEntry, HelloFault, IoError, ListFault, LookUp, Protocol, ProxyHeaderFault,
@@ -29,6 +27,7 @@ pub use self::cause_data::{
 };
 pub use self::check::{Answer, CheckFailure, FailedCheck, Health};
 pub use self::reasons::{Cause, Reason};
+pub use super::alert::Alert;
 
 /// A rejection: what happened, and what the client was told.
 #[derive(Clone, Debug, PartialEq, Eq)]

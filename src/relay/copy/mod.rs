@@ -16,7 +16,7 @@ use self::download::Download;
 use self::upload::Upload;
 use super::buffers::Buffer;
 use super::{End, Engine, Moved, Path, ROUNDS_MAX, UNDELIVERED_MAX};
-use crate::model::close::CloseReason;
+use crate::model::close::{CloseReason, Ending};
 use crate::model::rejection::{Alert, Side};
 use crate::sys::socket::reset_on_close_beyond;
 use crate::sys::stream::Stream;
@@ -126,16 +126,22 @@ impl<B: Backend> Engine for TlsCopy<B> {
         self.backend.socket()
     }
 
-    fn cut(&mut self) {
-        // A close_notify says that the data is complete, which is false if a part of it is still unsent.
+    fn cut(&mut self, ending: Ending) {
+        // Payload that is sealed is not sent any more. A record behind it would have a sequence number that the client does not expect.
         if self.down.sealed.is_empty() {
+            // The close_notify of a backend that has ended stays the last record.
             if !self.down.ended {
-                let _ = self.session.close_notify(&mut self.control);
+                let Self { session, control, .. } = self;
+                let _ = match ending {
+                    Ending::Complete => session.close_notify(control),
+                    Ending::Alert(alert) => session.fatal(alert, control),
+                    Ending::Truncated | Ending::AlertOfTheError => Ok(()),
+                };
             }
             self.close_client();
         }
-        // The client has not ended, so the backend must not see an orderly end.
-        if !self.up.ended {
+        // The backend was not told that the client has ended, so it must not see an orderly end.
+        if !self.up.shut {
             self.backend.reset_on_close();
         }
     }

@@ -12,7 +12,8 @@ use super::super::path_tests::{TestEngine, tls_path_tests};
 use super::super::testing::{Client, Script, drive, pair, play, poll_once, until_end, within};
 use super::super::{Limits, run};
 use super::*;
-use crate::tls::record::testing::{Random, SUITES, TLS12, TLS13, established, forged};
+use crate::tls::record::PLAINTEXT_MAX;
+use crate::tls::record::testing::{Random, SUITES, TLS12, TLS13, established, forged, forged_keys};
 use crate::tls::record::{Keys, Session};
 
 /// A relay between a client and a backend.
@@ -306,6 +307,24 @@ async fn client_that_never_reads_is_closed_as_idle() {
     let summary = run(engine, limits(Duration::from_secs(60)), Arc::default()).await;
     assert_eq!(summary.reason, CloseReason::IdleTimeout);
     drop(client);
+}
+
+/// The client has ended, but a part of what it sent is still in the gate.
+#[tokio::test]
+async fn cut_before_the_end_was_passed_on_resets_the_backend() {
+    let (keys, mut forger) = forged_keys(TLS13);
+    let (_client, ours) = pair(false).await;
+    let (to_backend, mut backend) = pair(true).await;
+    let mut received: Vec<u8> = (0..16).flat_map(|_| forger.record(23, &[b'x'; PLAINTEXT_MAX])).collect();
+    received.extend(forger.record(21, &[1, 0]));
+    let session = Box::new(Session::new(keys).expect("a session"));
+    let mut engine = TlsCopy::new(ours, session, Pending { received, ..Pending::default() }, Stream::Tcp(to_backend));
+    assert!(poll_once(&mut engine).await.is_none());
+    assert!(engine.up.ended && !engine.up.plaintext.is_empty());
+    engine.cut(CloseReason::Revoked.ending());
+    drop(engine);
+    let end = within(backend.read_to_end(&mut Vec::new())).await.map_err(|error| error.kind());
+    assert_eq!(end, Err(io::ErrorKind::ConnectionReset));
 }
 
 #[tokio::test]

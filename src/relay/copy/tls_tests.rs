@@ -60,9 +60,9 @@ impl Engine for Bridged {
         self.running().backend()
     }
 
-    fn cut(&mut self) {
+    fn cut(&mut self, ending: Ending) {
         match self {
-            Self::Running(engine) => engine.cut(),
+            Self::Running(engine) => engine.cut(ending),
             Self::Connecting(_) => panic!("it has not begun"),
         }
     }

@@ -34,7 +34,7 @@ use tokio::time::Sleep;
 
 pub use self::support::Support;
 use super::{AfterCloseNotify, End, Engine, Moved, Path, ROUNDS_MAX, UNDELIVERED_MAX, client_reset, truncation};
-use crate::model::close::CloseReason;
+use crate::model::close::{CloseReason, Ending};
 use crate::model::rejection::{Alert, Side};
 use crate::sys::ktls::{self, Cipher, Direction, Key, Received, Version};
 use crate::sys::socket::reset_on_close_beyond;
@@ -290,16 +290,21 @@ impl Engine for KernelTls {
         &self.backend
     }
 
-    fn cut(&mut self) {
-        // A close_notify says that the data is complete, which is false if a part of it is still in the pipe.
-        if self.down.pipe.as_ref().is_none_or(Pipe::is_empty) {
-            if !self.down.ended || self.down.close_notify_due {
+    fn cut(&mut self, ending: Ending) {
+        let all_sent = self.down.pipe.as_ref().is_none_or(Pipe::is_empty);
+        // What a backend that has ended has sent is complete once the pipe is empty.
+        let ending = if self.down.close_notify_due && all_sent { Ending::Complete } else { ending };
+        match ending {
+            Ending::Complete if all_sent && (!self.down.ended || self.down.close_notify_due) => {
                 let _ = ktls::send_record(&self.client, content::ALERT, &[1, 0]);
+                self.close_client();
             }
-            self.close_client();
+            // What is still in the pipe has not been sealed, so an alert may follow what was.
+            Ending::Alert(alert) => self.send_fatal_alert(alert),
+            _ => self.close_client(),
         }
-        // The client has not ended, so the backend must not see an orderly end.
-        if !self.up.ended {
+        // The backend was not told that the client has ended, so it must not see an orderly end.
+        if !self.up.shut {
             self.backend.reset_on_close();
         }
     }

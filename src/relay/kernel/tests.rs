@@ -51,10 +51,10 @@ impl Engine for Tested {
         }
     }
 
-    fn cut(&mut self) {
+    fn cut(&mut self, ending: Ending) {
         match self {
-            Self::Kernel(engine) => engine.cut(),
-            Self::Copy(engine) => engine.cut(),
+            Self::Kernel(engine) => engine.cut(ending),
+            Self::Copy(engine) => engine.cut(ending),
         }
     }
 
@@ -92,6 +92,10 @@ impl TestEngine for Tested {
                 Self::Copy(Box::new(TlsCopy::new(client, Box::new(session), Pending::default(), backend)))
             }
         }
+    }
+
+    fn changes_keys() -> bool {
+        support().changes_keys || !has_tls()
     }
 
     fn holds_nothing(&self) -> bool {

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::{Rig, TestEngine, rig, rig_between};
-use crate::model::close::CloseReason;
+use crate::model::close::{CloseReason, Ending};
 use crate::relay::testing::{Script, pair, play, reset, until_end, within};
 use crate::relay::{Handle, Limits, Moved, Order, run};
 use crate::sys::stream::Stream;
@@ -165,22 +165,128 @@ pub(crate) async fn backend_reset_sends_no_close_notify<E: TestEngine>() {
     assert_eq!(error, io::ErrorKind::UnexpectedEof, "a reset could overtake what was sent");
 }
 
-pub(crate) async fn cut_sends_close_notify_and_resets_the_backend<E: TestEngine>() {
+/// The records that a client is sent at the end for this reason.
+fn last_records(reason: CloseReason) -> Vec<(u8, Vec<u8>)> {
+    match reason.ending() {
+        Ending::Complete => vec![(21, vec![1, 0])],
+        Ending::Alert(alert) => vec![(21, vec![2, alert.0])],
+        Ending::Truncated | Ending::AlertOfTheError => Vec::new(),
+    }
+}
+
+fn order(handle: &Handle, reason: CloseReason) {
+    assert!(handle.order(Order { reason, cause: None, at: Instant::now() }));
+}
+
+pub(crate) async fn cut_client_is_told_what_its_reason_calls_for<E: TestEngine>() {
+    let every_suite = SUITES.map(|suite| (suite, CloseReason::Revoked));
+    let every_reason =
+        [TLS12, TLS13].into_iter().flat_map(|suite| CloseReason::ALL.iter().map(move |&one| (suite, one)));
+    for (suite, reason) in every_suite.into_iter().chain(every_reason) {
+        let (keys, mut forger) = forged_keys(suite);
+        let (mut client, ours) = pair(false).await;
+        let (to_backend, mut backend) = pair(false).await;
+        let handle = Arc::<Handle>::default();
+        let relay = run(
+            E::build(ours, keys, None, Stream::Tcp(to_backend)),
+            limits(Duration::from_secs(60)),
+            Arc::clone(&handle),
+        );
+        let exchange = async {
+            client.write_all(&forger.record(23, b"half of it")).await.expect("sent");
+            backend.read_exact(&mut [0; 10]).await.expect("bytes");
+            backend.write_all(b"answer").await.expect("sent");
+            let mut received = vec![0; forger.length_of(6)];
+            client.read_exact(&mut received).await.expect("bytes");
+            order(&handle, reason);
+            let end = backend.read_to_end(&mut Vec::new()).await.map_err(|error| error.kind());
+            assert_eq!(end, Err(io::ErrorKind::ConnectionReset), "an orderly end would mean that the data is complete");
+            client.read_to_end(&mut received).await.expect("a reset could overtake the alert");
+            let records = forger.open_records(&received);
+            assert_eq!(
+                records,
+                [vec![(23, b"answer".to_vec())], last_records(reason)].concat(),
+                "{suite:?}: {reason:?}"
+            );
+        };
+        let (summary, ()) = within(async { tokio::join!(relay, exchange) }).await;
+        assert_eq!((summary.reason, summary.moved), (reason, Moved { to_backend: 10, to_client: 6 }));
+    }
+}
+
+pub(crate) async fn cut_behind_a_key_update_is_told_under_the_new_key<E: TestEngine>() {
+    if !E::changes_keys() {
+        // Its relay ends with the KeyUpdate: a test of the kernel path.
+        return;
+    }
     let Rig { engine, mut client, mut backend } = rig::<E>(TLS13, false).await;
-    let cut = Arc::<Handle>::default();
+    let handle = Arc::<Handle>::default();
     let exchange = async {
-        client.send(b"half of it").await;
-        let mut received = [0; 10];
-        backend.read_exact(&mut received).await.expect("bytes");
-        cut.order(Order { reason: CloseReason::Revoked, cause: None, at: Instant::now() });
-        let end = backend.read_to_end(&mut Vec::new()).await.map_err(|error| error.kind());
-        assert_eq!(end, Err(io::ErrorKind::ConnectionReset), "an orderly end would mean that the data is complete");
-        assert_eq!(client.receive_all().await.expect("a close_notify"), b"");
+        // Asks for a KeyUpdate of the gate, too.
+        client.tls.refresh_traffic_keys().expect("TLS 1.3");
+        client.send(b"new key").await;
+        backend.read_exact(&mut [0; 7]).await.expect("bytes");
+        backend.write_all(b"answer").await.expect("sent");
+        assert_eq!(client.receive(6).await, b"answer");
+        order(&handle, CloseReason::Revoked);
+        client.receive_all().await.expect_err("an alert").to_string()
     };
-    let relay = run(engine, limits(Duration::from_secs(60)), Arc::clone(&cut));
-    let (summary, ()) = within(async { tokio::join!(relay, exchange) }).await;
-    assert_eq!(summary.reason, CloseReason::Revoked);
-    assert_eq!(summary.moved, Moved { to_backend: 10, to_client: 0 });
+    let relay = run(engine, limits(Duration::from_secs(60)), Arc::clone(&handle));
+    let (_, error) = within(async { tokio::join!(relay, exchange) }).await;
+    assert!(error.contains("CertificateRevoked"), "{error}");
+}
+
+/// The client does not read, so pipe, buffers and sockets are full: the cut waits for nothing.
+pub(crate) async fn cut_in_a_download_sends_no_payload_and_no_close_notify<E: TestEngine>() {
+    for (suite, reason) in [TLS12, TLS13].into_iter().flat_map(|suite| {
+        [CloseReason::Revoked, CloseReason::LifetimeLimit, CloseReason::DrainDeadline].map(move |one| (suite, one))
+    }) {
+        let Rig { engine, mut client, backend } = rig::<E>(suite, true).await;
+        let handle = Arc::<Handle>::default();
+        let relay = run(engine, limits(Duration::from_secs(60)), Arc::clone(&handle));
+        let filling = async {
+            let mut before = Moved::default();
+            loop {
+                while backend.try_write(&[7; 65_536]).is_ok() {}
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                let moved = handle.moved();
+                if moved == before && moved.to_client > 0 {
+                    break;
+                }
+                before = moved;
+            }
+            order(&handle, reason);
+            before.to_client
+        };
+        let (summary, sent) = within(async { tokio::join!(relay, filling) }).await;
+        assert_eq!(summary.moved, Moved { to_backend: 0, to_client: sent }, "{suite:?}: {reason:?}");
+        let mut received = Vec::new();
+        let end = within(client.take_all(&mut received)).await.expect_err("no close_notify");
+        let told = end.to_string().contains("CertificateRevoked") && reason == CloseReason::Revoked;
+        let truncated = matches!(end.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset);
+        assert!(told || truncated, "{suite:?}: {reason:?}: {end}");
+        assert!(received.len() as u64 <= sent && received.iter().all(|byte| *byte == 7), "{suite:?}: {reason:?}");
+    }
+}
+
+/// What the backend has ended is complete, whatever happens afterwards.
+pub(crate) async fn cut_after_the_end_of_the_backend_leaves_its_close_notify<E: TestEngine>() {
+    for suite in [TLS12, TLS13] {
+        let Rig { engine, mut client, mut backend } = rig::<E>(suite, false).await;
+        let handle = Arc::<Handle>::default();
+        let relay = run(engine, limits(Duration::from_secs(60)), Arc::clone(&handle));
+        let exchange = async {
+            backend.write_all(b"all of it").await.expect("sent");
+            SockRef::from(&backend).shutdown(Shutdown::Write).expect("shut");
+            assert_eq!(client.receive_all().await.expect("a close_notify"), b"all of it");
+            order(&handle, CloseReason::Revoked);
+            let mut more = Vec::new();
+            client.stream.read_to_end(&mut more).await.expect("an end");
+            assert_eq!(more, b"", "nothing follows a close_notify");
+        };
+        let (summary, ()) = within(async { tokio::join!(relay, exchange) }).await;
+        assert_eq!(summary.reason, CloseReason::Revoked, "{suite:?}");
+    }
 }
 
 /// For a client that reads slowly or stops reading: undelivered bytes in TCP's send buffer are discarded.

@@ -21,6 +21,11 @@ pub(super) trait TestEngine: Engine + Unpin {
     /// Whether no pipe and no buffer is held.
     fn holds_nothing(&self) -> bool;
 
+    /// Whether it can follow a client that changes its key.
+    fn changes_keys() -> bool {
+        true
+    }
+
     /// Fills the pools that the path uses with foreign bytes.
     fn poison() {}
 }
@@ -66,7 +71,10 @@ macro_rules! tls_path_tests {
                 client_reset_resets_the_backend,
                 end_inside_a_record_is_a_client_reset,
                 backend_reset_sends_no_close_notify,
-                cut_sends_close_notify_and_resets_the_backend,
+                cut_client_is_told_what_its_reason_calls_for,
+                cut_behind_a_key_update_is_told_under_the_new_key,
+                cut_in_a_download_sends_no_payload_and_no_close_notify,
+                cut_after_the_end_of_the_backend_leaves_its_close_notify,
                 cut_client_gets_at_most_the_undelivered_limit,
             ];
             protocol_errors: [

@@ -7,7 +7,7 @@ use tokio::io::Interest;
 
 use super::pipes::{return_pipe, take_buffer, take_pipe};
 use super::{End, Engine, Moved, Path, ROUNDS_MAX};
-use crate::model::close::CloseReason;
+use crate::model::close::{CloseReason, Ending};
 use crate::model::rejection::Side;
 use crate::sys::splice::{BUFFER, Pipe};
 use crate::sys::stream::Stream;
@@ -190,7 +190,8 @@ impl Engine for Splice {
         &self.backend
     }
 
-    fn cut(&mut self) {
+    /// Both sides are reset, whatever the client could be told inside its TLS, for which the gate has no keys.
+    fn cut(&mut self, _: Ending) {
         self.client.reset_on_close();
         self.backend.reset_on_close();
     }

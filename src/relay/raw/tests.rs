@@ -80,7 +80,7 @@ async fn pooled_pipes_leak_no_bytes_between_connections() {
         assert!(engine.down.pipe.as_ref().is_some_and(|pipe| !pipe.is_empty() && pipe.is_pipe() != tiny));
         match round % 3 {
             0 => {}
-            1 => engine.cut(),
+            1 => engine.cut(Ending::Truncated),
             _ => {
                 reset(client);
                 let end = within(poll_fn(|cx| engine.poll_move(cx))).await;
