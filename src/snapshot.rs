@@ -136,11 +136,11 @@ impl Snapshot {
                     let authorities = match authorities.entry(Arc::as_ptr(&terminate.client_auth)) {
                         Entry::Occupied(there) => Arc::clone(there.get()),
                         Entry::Vacant(place) => {
-                            let new = Authorities::new(&terminate.client_auth).map_err(InvalidTls::Trust);
-                            let new = new.map_err(invalid)?.beside(Arc::clone(&others));
-                            let new = new.renewing(renewed.clone(), terminate.client_auth.announce_trust);
-                            let new = new.map_err(|error| invalid(InvalidTls::Trust(error)))?;
-                            Arc::clone(place.insert(Arc::new(new)))
+                            let announce = terminate.client_auth.announce_trust;
+                            let new = Authorities::new(&terminate.client_auth);
+                            let new =
+                                new.and_then(|new| new.beside(Arc::clone(&others)).renewing(renewed.clone(), announce));
+                            Arc::clone(place.insert(Arc::new(new.map_err(InvalidTls::Trust).map_err(invalid)?)))
                         }
                     };
                     let former = former.and_then(|former| former.route(&route.name)?.tls());

@@ -33,7 +33,6 @@ pub use crate::explain::finding::told::{ToldFinding, ToldVerdict};
 pub use crate::explain::finding::{ToldCertificate, ToldFailure};
 pub use crate::explain::look_up::ToldName;
 pub use crate::explain::refusal_json::Refusal;
-use crate::model::renewal::UnattendedState;
 use crate::reload::policy_report::Change;
 
 /// The longest request line, in bytes.
@@ -325,7 +324,7 @@ pub struct Status {
     pub public_certificate: Option<Box<ToldCertificate>>,
     /// What renews certificates without the owner, if that is wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unattended_renewal: Option<UnattendedState>,
+    pub unattended_renewal: Option<crate::model::renewal::UnattendedState>,
     /// What expires next, the first first; limited in number.
     #[serde(default)]
     pub expiries: Vec<Expiring>,

@@ -20,7 +20,7 @@ const ORIGIN_ID: &[u8] = &[
     0x81, 0x88, 0x28, 0x82, 0xf5, 0x18, 0x83, 0xe1, 0xc3, 0x05, 0x85, 0xa5, 0xdc, 0x55,
 ];
 
-/// The longest serial number, in bytes (RFC 5280 section 4.1.2.2).
+/// The longest serial number, in bytes, without its sign (RFC 5280 section 4.1.2.2).
 const SERIAL_MAX: usize = 20;
 
 /// Why a certificate does not say where it comes from.
@@ -69,11 +69,12 @@ fn decode(value: &[u8]) -> Result<Origin, ASN1Error> {
         reader.read_sequence(|reader| {
             let authority = digest(reader.next().read_bytes()?)?;
             let (serial, positive) = reader.next().read_bigint_bytes()?;
-            if !positive || serial.len() > SERIAL_MAX {
+            let serial = Serial::from_be_bytes(&serial);
+            if !positive || serial.as_bytes().len() > SERIAL_MAX {
                 return Err(invalid());
             }
             let fingerprint = digest(reader.next().read_bytes()?)?;
-            Ok(Origin { authority, serial: Serial::from_be_bytes(&serial), fingerprint })
+            Ok(Origin { authority, serial, fingerprint })
         })
     })
 }

@@ -129,6 +129,7 @@ fn keys() -> BTreeSet<String> {
             "RawNotify" => "notify.",
             "RawHistory" => "history.",
             "RawRenewal" => "renewal.",
+            "RawRenewalIssuer" => "renewal.issuer.",
             "RawSandbox" => "sandbox.",
             _ => return None,
         })

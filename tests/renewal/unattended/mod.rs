@@ -1,5 +1,6 @@
 //! Certificates that are renewed without the owner, by the authority that is for that alone.
 
+mod device;
 mod forged;
 mod issued;
 mod left;
@@ -91,7 +92,8 @@ pub(crate) fn shorten(home: &Home, device: &str, days: i64) {
     let mut params = Certified::for_clients(device);
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, device);
-    params.not_after = days_from_now(days);
+    // In the last third of its life.
+    (params.not_before, params.not_after) = (days_from_now(-3 * days), days_from_now(days));
     let serial = Serial::parse(&Sha256::of(format!("{device} {days}").as_bytes()).to_string()[..30]).unwrap();
     params.serial_number = Some(SerialNumber::from_slice(serial.as_bytes()));
     let pem = authority.issue_for_key(params, KeyPair::from_pem(&key).unwrap()).chain_pem();
