@@ -23,51 +23,102 @@
 // They panic when the reader has closed the stream; src/cli/mod.rs has others that do not.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-pub mod acme;
-mod admin;
-pub mod admission;
-pub mod authorize;
-pub mod backend_tls;
-pub mod backends;
+#[cfg(all(feature = "gate", not(target_os = "linux")))]
+compile_error!(
+    "the gate runs on Linux; what a device needs is built by: cargo build --no-default-features --features connector"
+);
+#[cfg(not(any(feature = "gate", feature = "connector")))]
+compile_error!("without default features, choose what to build: --features gate, --features connector, or both");
+
+// On every device and every gate.
 pub mod bundle;
-pub mod ca;
 pub mod cli;
-pub mod client_hello;
-pub mod config;
-mod connection;
-pub mod connector;
-pub mod control;
-pub mod enrolment;
-pub mod explain;
-pub mod files;
-mod gate;
-pub mod handover;
-pub mod handshake;
-pub mod history;
-mod http;
-pub mod impostors;
-pub mod install;
-pub mod listener;
 pub mod manual;
 pub mod model;
-pub mod notify;
-pub(crate) mod overview;
 pub mod pki;
-pub mod proxy_protocol;
-pub mod relay;
-pub mod reload;
-pub mod renewal;
-pub mod route;
-pub mod sandbox;
-pub mod server;
-pub mod sessions;
-pub mod snapshot;
 pub mod sys;
+
+// The device: also on Windows and macOS.
+#[cfg(feature = "connector")]
+pub mod connector;
+
+// The gate and its owner.
+#[cfg(feature = "gate")]
+pub mod acme;
+#[cfg(feature = "gate")]
+mod admin;
+#[cfg(feature = "gate")]
+pub mod admission;
+#[cfg(feature = "gate")]
+pub mod authorize;
+#[cfg(feature = "gate")]
+pub mod backend_tls;
+#[cfg(feature = "gate")]
+pub mod backends;
+#[cfg(feature = "gate")]
+pub mod ca;
+#[cfg(feature = "gate")]
+pub mod client_hello;
+#[cfg(feature = "gate")]
+pub mod config;
+#[cfg(feature = "gate")]
+mod connection;
+#[cfg(feature = "gate")]
+pub mod control;
+#[cfg(feature = "gate")]
+pub mod enrolment;
+#[cfg(feature = "gate")]
+pub mod explain;
+#[cfg(feature = "gate")]
+pub mod files;
+#[cfg(feature = "gate")]
+mod gate;
+#[cfg(feature = "gate")]
+pub mod handover;
+#[cfg(feature = "gate")]
+pub mod handshake;
+#[cfg(feature = "gate")]
+pub mod history;
+#[cfg(feature = "gate")]
+mod http;
+#[cfg(feature = "gate")]
+pub mod impostors;
+#[cfg(feature = "gate")]
+pub mod install;
+#[cfg(feature = "gate")]
+pub mod listener;
+#[cfg(feature = "gate")]
+pub mod notify;
+#[cfg(feature = "gate")]
+pub(crate) mod overview;
+#[cfg(feature = "gate")]
+pub mod proxy_protocol;
+#[cfg(feature = "gate")]
+pub mod relay;
+#[cfg(feature = "gate")]
+pub mod reload;
+#[cfg(feature = "gate")]
+pub mod renewal;
+#[cfg(feature = "gate")]
+pub mod route;
+#[cfg(feature = "gate")]
+pub mod sandbox;
+#[cfg(feature = "gate")]
+pub mod server;
+#[cfg(feature = "gate")]
+pub mod sessions;
+#[cfg(feature = "gate")]
+pub mod snapshot;
+#[cfg(feature = "gate")]
 pub mod telemetry;
+#[cfg(feature = "gate")]
 pub mod tls;
 
 /// What only the fuzz targets use.
+#[cfg(feature = "gate")]
 #[doc(hidden)]
 pub mod fuzz {
     pub use crate::admin::FuzzedListener;
+    pub use crate::connector::renew::{FuzzedAnswer, Made};
+    pub use crate::renewal::FuzzedRenewal;
 }

@@ -7,8 +7,22 @@ use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, Error};
 
-use super::init::NO_DOMAIN;
 use crate::model::shell;
+
+/// What to do without a domain.
+pub(super) const NO_DOMAIN: &str = "no domain? A dynamic DNS service gives you a name that follows the address of your router, free of \
+     charge:\n    DuckDNS, https://www.duckdns.org   for a name such as alice.duckdns.org\n    deSEC,   https://desec.io           for \
+     a name such as alice.dedyn.io\n  Names below yours, such as nas.alice.duckdns.org, lead to it as well (at deSEC, with a record \
+     for \"*\").";
+
+/// Which commands this build is without.
+const LEFT_OUT: Option<&str> = if cfg!(not(feature = "gate")) {
+    Some("this build has the commands of a device alone; those of the gate are in a build with the feature gate")
+} else if cfg!(not(feature = "connector")) {
+    Some("this build has no join, connect, forward and renew; they are in a build with the feature connector")
+} else {
+    None
+};
 
 /// The error with what was probably meant.
 pub(super) fn corrected(mut error: Error, command: &mut Command, arguments: &[OsString]) -> Error {
@@ -16,7 +30,12 @@ pub(super) fn corrected(mut error: Error, command: &mut Command, arguments: &[Os
     match error.kind() {
         ErrorKind::InvalidSubcommand => match misplaced(command, &words) {
             Some(message) => command.error(ErrorKind::InvalidSubcommand, message),
-            None => error,
+            None => {
+                if let Some(tip) = LEFT_OUT {
+                    suggest(&mut error, tip.to_owned());
+                }
+                error
+            }
         },
         ErrorKind::UnknownArgument => {
             if let Some(tip) = unknown(command, &words, argument(&error).as_deref()) {
@@ -83,6 +102,7 @@ fn unknown(command: &Command, words: &[&str], argument: Option<&str>) -> Option<
 }
 
 #[cfg(test)]
+#[cfg(feature = "gate")]
 mod tests {
     use clap::CommandFactory as _;
 

@@ -7,8 +7,7 @@ mod text;
 
 pub use acme::AcmeArgs;
 pub(super) use acme::{TRUST_FILE, parse_contact, parse_directory};
-pub(super) use ask::{answered, asks};
-pub(super) use parse::NO_DOMAIN;
+pub(super) use ask::answered;
 
 use std::collections::HashSet;
 use std::io::{self, Write as _};

@@ -5,7 +5,7 @@
 
 pub mod dial;
 pub mod fault;
-mod folder;
+pub mod folder;
 pub mod forward;
 pub mod homes;
 pub mod platform;

@@ -2,9 +2,13 @@
 //!
 //! A file of a home is replaced once the gate has taken the new certificate on a connection, and until then the earlier one stays.
 
+mod due;
+mod fuzzed;
 mod http;
 mod pending;
 
+pub use self::due::{Renewals, Told, is_due};
+pub use self::fuzzed::{FuzzedAnswer, Made};
 pub use self::pending::forget;
 
 use std::time::Duration;
@@ -14,7 +18,6 @@ use base64::engine::general_purpose::STANDARD;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName as TlsName};
 use time::OffsetDateTime;
-use tokio::time::sleep;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use self::http::{Answer, Asked, Request};
@@ -36,9 +39,6 @@ const CACERTS: &str = "/.well-known/est/cacerts";
 const AGAIN: Duration = Duration::from_secs(60);
 const AGAIN_MIN: Duration = Duration::from_secs(1);
 const AGAIN_MAX: Duration = Duration::from_secs(24 * 3600);
-
-/// How often programs look whether it is time.
-const EVERY: Duration = Duration::from_secs(3600);
 
 /// The longest sentence of a gate that is repeated, in characters.
 const SENTENCE_MAX: usize = 300;
@@ -131,12 +131,6 @@ pub enum RenewError {
     Homes(#[from] HomesError),
 }
 
-/// Whether the last third of the certificate's life has begun.
-pub fn is_due(bundle: &Bundle, now: OffsetDateTime) -> bool {
-    let Some((begin, end)) = bundle.chain.first().and_then(validity) else { return false };
-    now >= end - (end - begin) / 3
-}
-
 /// Renews the certificate of a home, or asks how far that is. `server_name` is that of the service, if the home does not say it.
 pub async fn renew(
     homes: &Homes,
@@ -199,35 +193,6 @@ pub async fn renew(
     )?;
     pending::remove(homes, &home.name)?;
     Ok(Attempt::Renewed { not_after })
-}
-
-/// Renews the certificate of a home if the last third of its life has begun, at most once an hour, with the key that it has. Returns
-/// `None` if it is not time.
-pub async fn if_due(homes: &Homes, home: &Home) -> Option<Result<Attempt, RenewError>> {
-    let may_be = home.bundle.renewal.is_some() && matches!(home.bundle.key, BundleKey::Plain(_));
-    if !may_be || !is_due(&home.bundle, OffsetDateTime::now_utc()) || !pending::may_ask(homes, &home.name) {
-        return None;
-    }
-    Some(renew(homes, home, Key::Same, None).await)
-}
-
-/// Renews the certificates of all homes in the last third of their lives, for as long as it is polled: for a program that uses them. Tells
-/// `tell` what was renewed, and what is wrong.
-pub async fn keep_renewing(homes: Homes, tell: impl Fn(&str)) {
-    loop {
-        // Files that cannot be read are told where they are used.
-        let joined = homes.joined().map(|joined| joined.homes).unwrap_or_default();
-        for home in &joined {
-            match if_due(&homes, home).await {
-                Some(Ok(Attempt::Renewed { not_after })) => {
-                    tell(&format!("the certificate for {} is renewed, valid until {}", home.name, not_after.date()));
-                }
-                Some(Err(error)) => tell(&format!("the certificate for {} is not renewed: {error}", home.name)),
-                Some(Ok(Attempt::Waits { .. })) | None => {}
-            }
-        }
-        sleep(EVERY).await;
-    }
 }
 
 /// The renewal service of a home.

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
+
+use tokio::sync::Notify;
 
 use super::homes::{Home, Homes, HomesError, Joined, NotFound, Target, read_bundle};
 use super::remote::{Remote, Unusable, tls_of};
@@ -16,6 +18,7 @@ use crate::bundle::{Bundle, BundleRoute};
 pub struct Source {
     files: Files,
     state: Mutex<State>,
+    used: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -82,15 +85,21 @@ impl Source {
     fn open(files: Files) -> Result<Self, SourceError> {
         let stamp = files.stamp();
         let homes = files.read()?.homes;
-        Ok(Self { files, state: Mutex::new(State { stamp, homes, tls: Vec::new() }) })
+        Ok(Self { files, state: Mutex::new(State { stamp, homes, tls: Vec::new() }), used: Arc::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks whether the files have changed, and reads them again if so.
+    /// Is notified when a route is used.
+    pub fn used(&self) -> Arc<Notify> {
+        Arc::clone(&self.used)
+    }
+
+    /// Looks whether the files have changed, and reads them again if so: before a route is used.
     pub fn refresh(&self) -> Change {
+        self.used.notify_one();
         let stamp = self.files.stamp();
         let mut state = self.state();
         if state.stamp == stamp {

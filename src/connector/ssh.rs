@@ -185,8 +185,10 @@ fn without_line(before: &[u8]) -> Option<Vec<u8>> {
 
 /// The line that ssh is given to run this program.
 pub fn proxy_command(program: &str) -> String {
-    // ssh replaces `%h`, and hands the line to the user's shell.
-    format!("{} connect %h", word(program).replace('%', "%%"))
+    // ssh replaces `%h`, and hands the line to the user's shell. On Windows that may be cmd or, with Git, a shell of Unix: both take
+    // slashes and quotation marks.
+    let program = if cfg!(windows) { program.replace('\\', "/") } else { program.to_owned() };
+    format!("{} connect %h", word(&program).replace('%', "%%"))
 }
 
 /// The text of our file; `None` if no route leads to an SSH server.

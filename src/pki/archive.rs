@@ -119,6 +119,12 @@ pub fn device_archive(
     Ok(archive)
 }
 
+impl From<p12_keystore::error::Error> for Error {
+    fn from(error: p12_keystore::error::Error) -> Self {
+        Self::Archive(Box::new(error))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;

@@ -3,30 +3,45 @@
 //!
 //! X.509 is written by `rcgen`, PKCS#12 by `p12-keystore` and CMS by `yasna`; nothing here encodes ASN.1 by hand.
 
-mod archive;
-mod authority;
 pub mod certs_only;
-mod der_fields;
-pub mod inspect;
 pub mod keys;
+
+#[cfg(feature = "gate")]
+mod archive;
+#[cfg(feature = "gate")]
+mod authority;
+#[cfg(feature = "gate")]
+mod der_fields;
+#[cfg(feature = "gate")]
+pub mod inspect;
+#[cfg(feature = "gate")]
 pub(crate) mod pem;
+#[cfg(feature = "gate")]
 pub mod public;
+#[cfg(feature = "gate")]
 mod request;
+#[cfg(feature = "gate")]
 mod signature;
+#[cfg(feature = "gate")]
 pub mod temporary;
+#[cfg(feature = "gate")]
 pub mod validation_errors;
 
-pub use archive::{Password, Profile, device_archive};
-pub use authority::{
-    Authority, IssuedCertificate, IssuedCredentials, Lifetime, Revocation, RevocationReason, has_signed,
-    has_signed_list,
-};
-pub(crate) use authority::{fits_common_name, subject};
-
-pub(crate) use der_fields::public_key;
-pub use der_fields::{Parts, Signed};
-pub use request::{CertificateRequest, InvalidRequest};
-pub use signature::{Algorithms, NotSigned, choose, verify};
+#[cfg(feature = "gate")]
+mod exports {
+    pub use super::archive::{Password, Profile, device_archive};
+    pub use super::authority::{
+        Authority, IssuedCertificate, IssuedCredentials, Lifetime, Revocation, RevocationReason, has_signed,
+        has_signed_list,
+    };
+    pub(crate) use super::authority::{fits_common_name, subject};
+    pub(crate) use super::der_fields::public_key;
+    pub use super::der_fields::{Parts, Signed};
+    pub use super::request::{CertificateRequest, InvalidRequest};
+    pub use super::signature::{Algorithms, NotSigned, choose, verify};
+}
+#[cfg(feature = "gate")]
+pub use exports::*;
 
 /// A certificate, key, revocation list or archive could not be read or made.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +52,7 @@ pub enum Error {
     Sign(#[from] rcgen::Error),
     /// A PKCS#12 archive could not be written.
     #[error("failed to write a PKCS#12 file")]
-    Archive(#[from] p12_keystore::error::Error),
+    Archive(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The system returned no random bytes.
     #[error("the system returned no random bytes")]
     Random,

@@ -5,9 +5,11 @@
 
 mod est;
 pub mod folder;
+mod fuzzed;
 mod served;
 mod service;
 
 pub use est::{ASK_AGAIN, CACERTS, CONTENT_TYPE, PKCS7, SIMPLE_REENROLL};
+pub use fuzzed::FuzzedRenewal;
 pub use served::NotServed;
 pub use service::{Asked, RenewalService};

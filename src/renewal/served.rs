@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -42,21 +43,28 @@ impl RenewalService {
         let identity = permit.identity().filter(|identity| identity.verified).ok_or(NotServed::NoDevice)?;
         let (ours, theirs) = UnixStream::pair()?;
         let client = Client { identity: Arc::clone(identity), device: self.device(identity).cloned(), source };
-        let (service, client, report) = (Arc::clone(self), Arc::new(client), Arc::new(report));
         // Ends at the latest when the relay does, which has the other end.
-        tokio::spawn(timeout(TIMEOUT, async move {
-            let answer = service_fn(|request| {
-                let (service, client, report) = (Arc::clone(&service), Arc::clone(&client), Arc::clone(&report));
-                async move {
-                    let Answered { reply, asked } = est::answer(request, &service, &client).await;
-                    if let Some(asked) = asked {
-                        report(asked);
-                    }
-                    Ok::<_, Infallible>(reply)
-                }
-            });
-            let _ = server().serve_connection(TokioIo::new(ours), answer).await;
-        }));
+        tokio::spawn(Arc::clone(self).answer_on(ours, Arc::new(client), Arc::new(report)));
         Ok(Stream::Unix(theirs))
+    }
+
+    /// Answers one request of a client.
+    pub(super) async fn answer_on(
+        self: Arc<Self>,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        client: Arc<Client>,
+        report: Arc<impl Fn(Asked) + Send + Sync>,
+    ) {
+        let answer = service_fn(|request| {
+            let (service, client, report) = (Arc::clone(&self), Arc::clone(&client), Arc::clone(&report));
+            async move {
+                let Answered { reply, asked } = est::answer(request, &service, &client).await;
+                if let Some(asked) = asked {
+                    report(asked);
+                }
+                Ok::<_, Infallible>(reply)
+            }
+        });
+        let _ = timeout(TIMEOUT, server().serve_connection(TokioIo::new(stream), answer)).await;
     }
 }

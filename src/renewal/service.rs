@@ -48,6 +48,15 @@ pub(super) struct Client {
 }
 
 impl RenewalService {
+    /// With these devices, by the certificates that are renewed.
+    pub(super) const fn new(
+        folder: RequestFolder,
+        devices: HashMap<Sha256, String>,
+        authorities: Vec<CertificateDer<'static>>,
+    ) -> Self {
+        Self { folder, devices, authorities }
+    }
+
     /// That of a configuration, if it has one.
     pub fn of(config: &Config) -> Option<Arc<Self>> {
         let renewal = config.renewal.as_ref()?;
@@ -59,11 +68,11 @@ impl RenewalService {
             .filter(|one| one.guest_pass.is_none() && !canaries.contains(&one.fingerprint))
             .map(|one| (one.fingerprint, one.device.clone()));
         let trust = terminate.client_auth.trust.iter().filter(|anchor| anchor.kind == TrustKind::Authority);
-        Some(Arc::new(Self {
-            folder: RequestFolder::new(&renewal.folder.of_this_process()),
-            devices: renewed.collect(),
-            authorities: trust.map(|anchor| anchor.certificate.clone()).collect(),
-        }))
+        Some(Arc::new(Self::new(
+            RequestFolder::new(&renewal.folder.of_this_process()),
+            renewed.collect(),
+            trust.map(|anchor| anchor.certificate.clone()).collect(),
+        )))
     }
 
     /// What the inventory calls the device with this certificate, if that is renewed.

@@ -2,21 +2,38 @@
 //!
 //! All `unsafe` code of the crate is here, one call per block.
 
-pub mod accepted;
-pub mod activation;
-pub mod cpu;
-pub mod credentials;
-pub mod descriptors;
+#[cfg(unix)]
 pub mod inherited;
+#[cfg(windows)]
+pub mod standard_output;
+pub mod terminal;
+
+#[cfg(feature = "gate")]
+pub mod accepted;
+#[cfg(feature = "gate")]
+pub mod activation;
+#[cfg(feature = "gate")]
+pub mod cpu;
+#[cfg(feature = "gate")]
+pub mod credentials;
+#[cfg(feature = "gate")]
+pub mod descriptors;
+#[cfg(feature = "gate")]
 pub mod inotify;
+#[cfg(feature = "gate")]
 pub mod interfaces;
+#[cfg(feature = "gate")]
 pub mod ktls;
+#[cfg(feature = "gate")]
 pub mod socket;
+#[cfg(feature = "gate")]
 pub mod splice;
+#[cfg(feature = "gate")]
 pub mod stream;
 
 /// What tests need to know about this machine's kernel.
 #[cfg(test)]
+#[cfg(feature = "gate")]
 pub(crate) mod test_kernel {
     use std::sync::LazyLock;
 

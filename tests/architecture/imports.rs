@@ -210,3 +210,6 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
     ),
     ("main", &["cli"]),
 ];
+
+/// The modules of a build without the gate, as devices run it. Parts of them are the gate's: see `#[cfg]` there.
+pub(crate) const PORTABLE: &[&str] = &["bundle", "cli", "connector", "manual", "model", "pki", "sys"];

@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 mod imports;
+mod portable;
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -18,7 +18,7 @@ fn home(scene: &Scene, name: &str) -> PathBuf {
 }
 
 /// A program without the settings of this machine's user.
-fn at_home(program: &str, package: &str, home: &Path) -> Command {
+pub(crate) fn at_home(program: &str, package: &str, home: &Path) -> Command {
     let mut command = tool(program, package);
     command.current_dir(home).env("HOME", home).env_remove("XDG_CONFIG_HOME").env_remove("SSH_AUTH_SOCK");
     command
@@ -46,15 +46,15 @@ fn sshd(home: &Path, address: SocketAddrV4) -> Daemon {
     Daemon::start(sshd.args(["-D", "-e", "-f"]).arg(home.join("sshd_config")), address)
 }
 
-struct Ssh {
-    scene: Scene,
-    home: PathBuf,
+pub(crate) struct Ssh {
+    pub(crate) scene: Scene,
+    pub(crate) home: PathBuf,
     _sshd: Daemon,
 }
 
 impl Ssh {
     /// A real sshd, and a configuration of ssh with `doorward connect` as ProxyCommand.
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let address = SocketAddrV4::new(own_loopback(), 2222);
         let scene = Scene::with("ssh", address.into());
         let home = home(&scene, "home");
@@ -82,13 +82,13 @@ impl Ssh {
         client
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.home.join(name)
     }
 }
 
 #[track_caller]
-fn assert_same(one: &Path, other: &Path) {
+pub(crate) fn assert_same(one: &Path, other: &Path) {
     let [a, b] = [one, other].map(|path| fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())));
     assert!(a == b, "{} and {} differ ({} and {} bytes)", one.display(), other.display(), a.len(), b.len());
 }

@@ -11,7 +11,7 @@ use crate::home::{Home, mode, refused};
 use crate::house::{House, RENEW, config};
 
 /// The settings of a user who has joined the home as this device.
-struct User(tempfile::TempDir);
+pub(crate) struct User(tempfile::TempDir);
 
 impl User {
     fn joined(house: &House, device: &str, password: &str) -> Self {
@@ -29,31 +29,31 @@ impl User {
         user
     }
 
-    fn doorward(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn doorward(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
         command.env("XDG_CONFIG_HOME", self.0.path()).env("HOME", self.0.path()).args(arguments);
         command
     }
 
-    fn renew(&self, arguments: &[&str]) -> Finished {
+    pub(crate) fn renew(&self, arguments: &[&str]) -> Finished {
         run(self.doorward(&["renew"]).args(arguments))
     }
 
-    fn folder(&self) -> PathBuf {
+    pub(crate) fn folder(&self) -> PathBuf {
         self.0.path().join("doorward/homes")
     }
 
     /// The only home.
-    fn file(&self) -> PathBuf {
+    pub(crate) fn file(&self) -> PathBuf {
         let files = fs::read_dir(self.folder()).unwrap().map(|entry| entry.unwrap().path());
         files.into_iter().find(|file| file.extension().is_some_and(|ending| ending == "doorward")).unwrap()
     }
 
-    fn home(&self) -> String {
+    pub(crate) fn home(&self) -> String {
         self.file().file_stem().unwrap().to_str().unwrap().to_owned()
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         fs::read_to_string(self.file()).unwrap()
     }
 
@@ -65,7 +65,7 @@ impl User {
 }
 
 /// A house whose configuration is beside the authorities as well, so that devices are told of the service; and a device.
-fn house() -> (House, User) {
+pub(crate) fn house() -> (House, User) {
     let home = Home::with_authorities();
     let nas = crate::common::backend::Backend::echo();
     fs::write(home.path("doorward.toml"), config(&home, &nas, "")).unwrap();

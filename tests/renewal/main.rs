@@ -15,4 +15,7 @@ mod house;
 mod approved;
 mod device;
 mod hostile;
+mod last_third;
 mod refused;
+mod too_late;
+mod wrong_answers;

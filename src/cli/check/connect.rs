@@ -178,16 +178,17 @@ fn probe(
             Ok(seen) => seen,
         });
     }
-    // It was about to speak first, and took its time: sshd may look up a name before.
-    if !answer.is_empty() && !answer.starts_with(b"HTTP/") && is_text(&answer) {
-        return Ok(Answer::Banner(line(&answer)));
-    }
-    if answer.starts_with(b"HTTP/") || route.kind == ServiceKind::Http {
+    // Some servers answer what is no HTTP as HTTP/0.9, with the page of the error alone.
+    if answer.starts_with(b"HTTP/") || answer.starts_with(b"<") || route.kind == ServiceKind::Http {
         let name = route.server_names.first().map(ToString::to_string).unwrap_or_default();
         let answer = ask(format!("HEAD / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n").as_bytes());
         if answer.starts_with(b"HTTP/") {
             return Ok(Answer::Http(server(&answer)));
         }
+    }
+    // It was about to speak first, and took its time: sshd may look up a name before.
+    if is_text(&answer) && !answer.starts_with(b"HTTP/") {
+        return Ok(Answer::Banner(line(&answer)));
     }
     Ok(Answer::Silent)
 }
@@ -355,6 +356,11 @@ mod tests {
             })
         });
         assert_eq!(http.answer, "answers: HTTP (nginx)");
+        let old = dialled(ServiceKind::Http, false, |asked| {
+            let ok = asked.starts_with(b"HEAD / HTTP/1.1\r\n");
+            Some(if ok { b"HTTP/1.0 200 OK\r\n\r\n".to_vec() } else { b"<!DOCTYPE HTML>\n<p>400</p>".to_vec() })
+        });
+        assert_eq!(old.answer, "answers: HTTP");
         let silent = dialled(ServiceKind::Smb, false, |_| Some(Vec::new()));
         assert!(silent.answer.contains("waits for the client"), "{}", silent.answer);
         let slow = dialled(ServiceKind::Ssh, false, |_| Some(b"SSH-2.0-Slow\r\n".to_vec()));

@@ -1,14 +1,20 @@
 //! `doorward connect`: a route on standard input and output.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use time::OffsetDateTime;
+use tokio::time::timeout;
 
 use super::{DeviceArg, renews, runtime};
 use crate::cli::{exit, failed};
 use crate::connector::fault::Failure;
+use crate::connector::renew::Told;
 use crate::connector::stdio::{self, Ended};
+
+/// How long a renewal that has begun holds the end of a session up.
+const RENEWAL: Duration = Duration::from_secs(5);
 
 /// The examples below the help text.
 pub(in crate::cli) const EXAMPLE: &str = "\
@@ -32,17 +38,30 @@ pub(in crate::cli) struct ConnectArgs {
 }
 
 pub(in crate::cli) fn run(args: &ConnectArgs) -> ExitCode {
-    let remote = match args.device.source().and_then(|source| source.remote(&args.route)) {
-        Ok(remote) => remote,
+    let opened = args.device.source().and_then(|source| Ok((source.remote(&args.route)?, source.used())));
+    let (remote, used) = match opened {
+        Ok(opened) => opened,
         Err(error) => return failed(exit::USAGE, &error),
     };
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return failed(exit::UNEXPECTED, &error),
     };
-    // What a program like ssh shows of this one is for refusals.
-    renews(&runtime, &args.device, |_| ());
-    let ended = runtime.block_on(stdio::run(&remote.endpoint, &remote.tls));
+    // What a program like ssh shows of this one is for refusals, and for what will be one soon.
+    let tell = |told: &Told| {
+        if told.is_pressing {
+            errln!("{}", told.text);
+        }
+    };
+    let mut renews = renews(&runtime, &args.device, used, tell);
+    let ended = runtime.block_on(async {
+        let ended = stdio::run(&remote.endpoint, &remote.tls).await;
+        if matches!(ended, Ended::Orderly) {
+            // Sessions may all be shorter than a renewal.
+            let _ = timeout(RENEWAL, renews.wait_for(|busy| !busy)).await;
+        }
+        ended
+    });
     // A thread may still wait for standard input, and a name for its address.
     runtime.shutdown_background();
     let now = OffsetDateTime::now_utc();

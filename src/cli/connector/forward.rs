@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::{DeviceArg, renews, runtime};
 use crate::cli::{exit, failed};
+use crate::connector::folder;
 use crate::connector::forward::rule::{self, Rule};
 use crate::connector::forward::service::service;
 use crate::connector::forward::{self, ForwardError, Forwarder};
@@ -80,12 +81,12 @@ pub(in crate::cli) fn run(args: &ForwardArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(exit::UNEXPECTED, &error),
     };
-    renews(&runtime, &args.device, |line| errln!("{line}"));
+    renews(&runtime, &args.device, source.used(), |told| errln!("{}", told.text));
     let code = runtime.block_on(async {
         let log = Arc::new(|line: &str| errln!("{line}"));
         match Forwarder::bind(source, &rules, args.listen_beyond_loopback, log) {
             Ok(forwarder) => {
-                forwarder.run(status_socket().as_deref(), platform::asked_to_stop()).await;
+                forwarder.run(folder::status().as_deref(), platform::asked_to_stop()).await;
                 exit::OK.into()
             }
             Err(error @ ForwardError::Listen(_)) => failed(exit::START, &error),
@@ -108,15 +109,13 @@ fn settings() -> Option<PathBuf> {
     homes.folder().parent().map(|folder| folder.join("forward.toml"))
 }
 
-/// Where a running forwarder answers. Without $XDG_RUNTIME_DIR there is no place that is this user's alone.
-fn status_socket() -> Option<PathBuf> {
-    let folder = PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?);
-    folder.is_absolute().then(|| folder.join("doorward/forward.sock"))
-}
-
 fn status() -> ExitCode {
-    let Some(socket) = status_socket() else {
-        return failed(exit::NO_GATE, &"$XDG_RUNTIME_DIR is not set: its folder is where \"doorward forward\" answers");
+    let Some(socket) = folder::status() else {
+        let variable = folder::RUNTIME;
+        return failed(
+            exit::NO_GATE,
+            &format!("{variable} is not set in the environment: its folder is where \"doorward forward\" answers"),
+        );
     };
     let runtime = match runtime() {
         Ok(runtime) => runtime,
@@ -135,7 +134,7 @@ fn status() -> ExitCode {
 
 /// Writes the file that starts the same command at every login.
 fn install() -> ExitCode {
-    let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+    let home = std::env::home_dir().filter(|home| home.is_absolute());
     let program = std::env::current_exe();
     let (Some(home), Ok(program)) = (home, program) else {
         return failed(exit::UNEXPECTED, &"the home folder of this user is not known: $HOME");
@@ -149,7 +148,8 @@ fn install() -> ExitCode {
     let Some(service) = service(std::env::consts::OS, &home, &config, &program, &arguments) else {
         return failed(
             exit::USAGE,
-            &"this system has neither systemd nor launchd: start \"doorward forward\" yourself",
+            &"this system has neither systemd nor launchd: start \"doorward forward\" yourself\n  on Windows: with a shortcut in the \
+              folder that Win+R, shell:startup opens",
         );
     };
     let written = std::fs::create_dir_all(service.path.parent().unwrap_or(&home))

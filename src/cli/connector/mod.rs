@@ -1,19 +1,63 @@
 //! The commands of a device: `join`, and what reaches the services of a home through its gate.
 
-pub(super) mod connect;
-pub(super) mod forward;
-pub(super) mod join;
-pub(super) mod renew;
+mod connect;
+mod forward;
+mod join;
+mod renew;
 mod usable;
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
 
-use clap::Args;
+use clap::{Args, Subcommand};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Notify, watch};
 
 use crate::connector::homes::Homes;
-use crate::connector::renew::keep_renewing;
+use crate::connector::renew::{Renewals, Told};
 use crate::connector::source::{Source, SourceError};
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// On a device: join a home, with the .doorward file that its owner has made for this device
+    ///
+    /// Asks for the password that was shown with the file, and keeps certificate and key in your own folder of settings, where
+    /// "doorward connect" and "doorward forward" find them. Says how each service is used. A device can join several homes, and
+    /// joining one again brings a renewed certificate.
+    #[command(after_help = join::EXAMPLE)]
+    Join(join::JoinArgs),
+    /// Renew this device's certificate through the gate of a home that it has joined
+    ///
+    /// The key stays on this device. The owner of the gate has to approve it, unless that is automatic there: run it again, or with
+    /// --wait. The certificate in use stays until the gate has taken the new one.
+    #[command(after_help = renew::EXAMPLE)]
+    Renew(renew::RenewArgs),
+    /// Connect standard input and output to a service of a home: for ssh and other programs that cannot show a certificate
+    ///
+    /// For a device whose file was taken over by "doorward join". If the gate refuses the device, a sentence on stderr says why, and
+    /// what to do.
+    #[command(after_help = connect::EXAMPLE)]
+    Connect(connect::ConnectArgs),
+    /// Offer services of a home on local ports: SMB, databases, any program that cannot show a certificate
+    ///
+    /// Runs until SIGTERM or Ctrl-C. Only programs on this machine can connect to the ports. Each connection is made anew, so that a
+    /// laptop can sleep and change its network; new files of the device are used once they are there.
+    #[command(after_help = forward::EXAMPLE)]
+    Forward(forward::ForwardArgs),
+}
+
+/// Runs a command.
+pub(super) fn run(command: &Command) -> ExitCode {
+    match command {
+        Command::Join(args) => join::run(args),
+        Command::Renew(args) => renew::run(args),
+        Command::Connect(args) => connect::run(args),
+        Command::Forward(args) => forward::run(args),
+    }
+}
 
 /// Which device this is.
 #[derive(Args, Debug)]
@@ -32,16 +76,29 @@ impl DeviceArg {
     }
 }
 
-/// Renews certificates in the last third of their lives, as long as the runtime runs.
-fn renews(runtime: &tokio::runtime::Runtime, device: &DeviceArg, tell: impl Fn(&str) + Send + Sync + 'static) {
-    if let (None, Ok(homes)) = (&device.file, Homes::open()) {
-        runtime.spawn(keep_renewing(homes, tell));
+/// Renews certificates in the last third of their lives, as long as the runtime runs. Returns whether it does so at this moment.
+fn renews(
+    runtime: &Runtime,
+    device: &DeviceArg,
+    used: Arc<Notify>,
+    tell: impl Fn(&Told) + Send + Sync + 'static,
+) -> watch::Receiver<bool> {
+    // From now on: it is asked before anything was looked at.
+    let (busy, is_busy) = watch::channel(true);
+    match (&device.file, Homes::open()) {
+        (None, Ok(homes)) => {
+            runtime.spawn(async move { Renewals::of(homes).keep_looking(&used, busy, tell).await });
+        }
+        _ => {
+            busy.send_replace(false);
+        }
     }
+    is_busy
 }
 
 /// A runtime of one thread: what is waited for is the network.
-fn runtime() -> Result<tokio::runtime::Runtime, String> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())
+fn runtime() -> Result<Runtime, String> {
+    Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())
 }
 
 /// This program, as another one is to run it: its name if the user's PATH leads to it, else its path.

@@ -8,9 +8,9 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory as _, Subcommand};
 use clap_complete::{Shell, generate_to};
 
+#[cfg(feature = "gate")]
 use super::ticket_key::{self, TicketKeyArgs};
 use crate::cli::{Cli, exit, failed};
-use crate::install::Page;
 use crate::manual::{TOPICS, roff};
 
 /// The options of `doorward generate`.
@@ -23,6 +23,7 @@ pub(in crate::cli) struct GenerateArgs {
 #[derive(Debug, Subcommand)]
 enum What {
     /// Make key files for session tickets that several gates share (tickets.keys), or replace them
+    #[cfg(feature = "gate")]
     TicketKey(TicketKeyArgs),
     /// Man pages: a page a command, doorward-COMMAND(1), and a page a topic, doorward-TOPIC(7)
     Man(Folder),
@@ -40,6 +41,7 @@ pub(in crate::cli) fn run(args: &GenerateArgs) -> ExitCode {
     let (done, folder) = match &args.what {
         What::Man(Folder { folder }) => (man(folder), folder),
         What::Completions(Folder { folder }) => (completions(folder), folder),
+        #[cfg(feature = "gate")]
         What::TicketKey(args) => return ticket_key::run(args),
     };
     match done {
@@ -48,22 +50,7 @@ pub(in crate::cli) fn run(args: &GenerateArgs) -> ExitCode {
     }
 }
 
-/// The man pages and completions, each with its place in a system.
-pub(in crate::cli) fn pages() -> io::Result<Vec<Page>> {
-    let folder = tempfile::tempdir()?;
-    man(folder.path())?;
-    completions(folder.path())?;
-    let mut entries: Vec<_> = fs::read_dir(folder.path())?.collect::<io::Result<_>>()?;
-    entries.sort_by_key(fs::DirEntry::file_name);
-    let mut pages = Vec::new();
-    for entry in entries {
-        let contents = fs::read(entry.path())?;
-        pages.extend(entry.file_name().to_str().and_then(|name| Page::placed(name, contents)));
-    }
-    Ok(pages)
-}
-
-fn man(folder: &Path) -> io::Result<()> {
+pub(super) fn man(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     // What else --help says stands in sections of its own here.
     let mut command = Cli::command().after_long_help(None::<&str>);
@@ -78,7 +65,7 @@ fn man(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn completions(folder: &Path) -> io::Result<()> {
+pub(super) fn completions(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let mut command = super::with_topics(Cli::command());
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {

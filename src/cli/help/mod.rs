@@ -2,6 +2,9 @@
 
 mod generate;
 mod pager;
+#[cfg(feature = "gate")]
+mod pages;
+#[cfg(feature = "gate")]
 mod ticket_key;
 
 use std::ffi::OsString;
@@ -14,7 +17,9 @@ use clap::{Args, Command, CommandFactory as _};
 use super::{Cli, exit};
 use crate::manual::{TOPICS, terminal};
 
-pub(super) use generate::{GenerateArgs, pages, run as generate};
+pub(super) use generate::{GenerateArgs, run as generate};
+#[cfg(feature = "gate")]
+pub(super) use pages::pages;
 
 /// The options of `doorward help`.
 #[derive(Args, Debug)]
@@ -50,9 +55,14 @@ pub(super) fn with_topics(command: Command) -> Command {
     let nested = Command::new("help")
         .about("Print this message or the help of the given subcommand(s)")
         .arg(clap::Arg::new("command").value_name("COMMAND").num_args(0..));
-    command
-        .mut_subcommand("help", |help| help.mut_arg("topic", |arg| arg.value_parser(PossibleValuesParser::new(values))))
-        .mut_subcommand("ca", |ca| ca.subcommand(nested))
+    let command = command.mut_subcommand("help", |help| {
+        help.mut_arg("topic", |arg| arg.value_parser(PossibleValuesParser::new(values)))
+    });
+    // Without the gate there is none.
+    if command.find_subcommand("ca").is_none() {
+        return command;
+    }
+    command.mut_subcommand("ca", |ca| ca.subcommand(nested))
 }
 
 /// The arguments with `ca help …` as `help ca …`.

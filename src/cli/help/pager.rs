@@ -6,6 +6,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use crate::cli::exit;
 use crate::manual::terminal::Look;
+use crate::sys::terminal;
 
 /// Lines longer than this are hard to read; and what there is without a terminal.
 const MOST_COLUMNS: usize = 100;
@@ -48,8 +49,7 @@ fn page(text: &str) -> bool {
 
 /// The width of the terminal.
 fn columns() -> usize {
-    let columns = rustix::termios::tcgetwinsize(io::stdout()).map(|size| usize::from(size.ws_col));
-    columns.ok().filter(|columns| *columns > 0).unwrap_or(COLUMNS)
+    terminal::columns().filter(|columns| *columns > 0).unwrap_or(COLUMNS)
 }
 
 /// Not everybody wants colours: <https://no-color.org>.

@@ -7,8 +7,8 @@ use clap::Args;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use super::parse::NO_DOMAIN;
 use super::{InitArgs, InitError};
+use crate::cli::corrections::NO_DOMAIN;
 use crate::config::starter::StarterAcme;
 use crate::enrolment::PUBLIC_PORT;
 use crate::model::public_name::not_public;

@@ -5,24 +5,28 @@ use std::io::{self, BufRead, IsTerminal as _, Write as _};
 use std::path::Path;
 
 use super::acme::TERMS;
-use super::parse::{NO_DOMAIN, parse_domain, parse_route};
+use super::parse::{parse_domain, parse_route};
 use crate::cli::ca::parse_device;
+use crate::cli::corrections::NO_DOMAIN;
 use crate::enrolment::PUBLIC_PORT;
 use crate::model::names::ServerName;
 use crate::model::public_name::not_public;
 use crate::model::shell;
 
 /// Whether this command line is answered with questions: it has no option, and a person is there to answer.
-pub(in crate::cli) fn asks(arguments: &[OsString]) -> bool {
+fn asks(arguments: &[OsString]) -> bool {
     let [_, command] = arguments else { return false };
     command == OsStr::new("init") && io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// The command line with the answers.
+/// The command line, with the answers if it is one that asks.
 ///
 /// # Errors
 /// If the input ends before the last answer, or there is a gate in the folder already: in words.
 pub(in crate::cli) fn answered(mut arguments: Vec<OsString>) -> Result<Vec<OsString>, String> {
+    if !asks(&arguments) {
+        return Ok(arguments);
+    }
     if Path::new("doorward/doorward.toml").exists() {
         return Err(
             "there is a gate in the folder doorward already\n  for a second one: doorward init --folder FOLDER, with \

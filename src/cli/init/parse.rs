@@ -4,15 +4,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::RouteArg;
 use crate::cli::ca;
+use crate::cli::corrections::NO_DOMAIN;
 use crate::config::nearest;
 use crate::enrolment::{PUBLIC_PORT, ServiceKind};
 use crate::model::names::{Name, ServerName};
-
-/// What to do without a domain.
-pub(in crate::cli) const NO_DOMAIN: &str = "no domain? A dynamic DNS service gives you a name that follows the address of your router, free of \
-     charge:\n    DuckDNS, https://www.duckdns.org   for a name such as alice.duckdns.org\n    deSEC,   https://desec.io           for \
-     a name such as alice.dedyn.io\n  Names below yours, such as nas.alice.duckdns.org, lead to it as well (at deSEC, with a record \
-     for \"*\").";
 
 /// A domain. An address as a browser shows it is understood.
 pub(super) fn parse_domain(text: &str) -> Result<ServerName, String> {

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::connector::fault::Unreached;
+use crate::connector::platform;
 
 /// How long an address has before the next one is tried beside it (RFC 8305 section 8).
 const DELAY: Duration = Duration::from_millis(250);
@@ -18,9 +19,14 @@ const DELAY: Duration = Duration::from_millis(250);
 /// The most addresses that are tried.
 const ADDRESSES_MAX: usize = 8;
 
-/// How long a connection is silent before the kernel asks whether the gate is still there: a laptop that slept, or changed its
-/// network, learns within a minute that the connection is gone.
+/// How long a connection is silent before the kernel asks whether the gate is still there, and how often it asks: a laptop that slept, or
+/// changed its network, learns within a minute that the connection is gone.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+const QUESTIONS: u32 = 3;
+
+/// How long the gate has to acknowledge what it was sent. Nothing is asked meanwhile, and the kernel would send it again for a quarter of
+/// an hour.
+const ACKNOWLEDGED: Duration = Duration::from_secs(60);
 
 /// Connects to a host.
 pub(super) async fn connect(host: &str, port: u16, deadline: Instant) -> Result<(TcpStream, SocketAddr), Unreached> {
@@ -85,10 +91,12 @@ fn look_up_text(error: &io::Error) -> String {
 }
 
 fn prepare(stream: &TcpStream) {
-    // Neither is vital.
+    // None is vital.
     let _ = stream.set_nodelay(true);
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3);
-    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / QUESTIONS);
+    let _ = socket.set_tcp_keepalive(&keepalive.with_retries(QUESTIONS));
+    platform::bound_silence(&socket, ACKNOWLEDGED);
 }
 
 #[cfg(test)]

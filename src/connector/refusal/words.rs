@@ -140,10 +140,6 @@ impl Facts {
                 "the gate of {home} admitted {device}, but its service {route} does not answer\n  is the machine of {route} on? The \
                  owner sees more: doorward status"
             ),
-            AlertDescription::NoApplicationProtocol => format!(
-                "the route {route} of {home} takes only clients that name their application protocol\n  its owner can change that: \
-                 \"alpn\" of the route"
-            ),
             AlertDescription::ProtocolVersion | AlertDescription::HandshakeFailure => format!(
                 "the gate of {home} has no version of TLS, or no encryption, in common with this device\n  update doorward on both"
             ),
@@ -158,8 +154,8 @@ impl Facts {
         let Self { home, device, .. } = self;
         match self.validity {
             Some((_, not_after)) if not_after < now => format!(
-                "the certificate of {device} expired on {} ({} ago)\n  renew it: doorward renew; if the gate takes it no more, ask the \
-                 owner of {home} for a new file",
+                "the certificate of {device} expired on {} ({} ago)\n  it is too late for doorward renew: ask the owner of {home} for a \
+                 new file (doorward ca renew {device})",
                 not_after.date(),
                 in_words((now - not_after).whole_seconds())
             ),
@@ -174,7 +170,7 @@ impl Facts {
                 not_after.date(),
                 now.date()
             ),
-            None => format!("the certificate of {device} has expired\n  renew it: doorward renew"),
+            None => format!("the certificate of {device} has expired\n  ask the owner of {home} for a new file"),
         }
     }
 

@@ -9,6 +9,7 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, RETRY_AFTER};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use crate::connector::dial::{self, Endpoint};
@@ -63,7 +64,11 @@ pub(super) async fn ask(endpoint: &Endpoint, tls: &Tls, request: Request) -> Ask
     };
     let address = connected.address;
     let failed = |fault| Asked::Failed(Failure::Gate { address, fault });
-    match timeout(TIMEOUT, exchange(endpoint, connected.stream, request)).await {
+    let host = match endpoint.server_name.to_str() {
+        name if endpoint.port == 443 => name.into_owned(),
+        name => format!("{name}:{}", endpoint.port),
+    };
+    match timeout(TIMEOUT, exchange(host, connected.stream, request)).await {
         Ok(Ok(answer)) => Asked::Answered(answer),
         Ok(Err(Broken::Io(error))) => failed(Fault::of(&error, tls)),
         Ok(Err(Broken::Other(what))) => Asked::NotHttp(what),
@@ -71,7 +76,8 @@ pub(super) async fn ask(endpoint: &Endpoint, tls: &Tls, request: Request) -> Ask
     }
 }
 
-enum Broken {
+/// Why there is no answer.
+pub(super) enum Broken {
     Io(io::Error),
     Other(String),
 }
@@ -90,11 +96,11 @@ impl From<hyper::Error> for Broken {
     }
 }
 
-async fn exchange(endpoint: &Endpoint, stream: dial::Stream, request: Request) -> Result<Answer, Broken> {
-    let host = match endpoint.server_name.to_str() {
-        name if endpoint.port == 443 => name.into_owned(),
-        name => format!("{name}:{}", endpoint.port),
-    };
+/// One request on a connection.
+pub(super) async fn exchange<S>(host: String, stream: S, request: Request) -> Result<Answer, Broken>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let wanted = hyper::Request::builder()
         .method(request.method)
         .uri(request.path)

@@ -68,10 +68,16 @@ pub fn forget(homes: &Homes, home: &str) -> Result<(), HomesError> {
 }
 
 /// Whether the last attempt of a program was long ago; notes that one begins now. Without a note, as in a folder that cannot be written,
-/// nothing is asked.
-pub(super) fn may_ask(homes: &Homes, home: &str) -> bool {
-    let Ok(path) = file(homes, home, ASKED) else { return false };
+/// nothing may be asked.
+pub(super) fn may_ask(homes: &Homes, home: &str) -> Result<bool, HomesError> {
+    let path = file(homes, home, ASKED)?;
     let last = fs::metadata(&path).and_then(|metadata| metadata.modified());
     let is_recent = last.is_ok_and(|last| SystemTime::now().duration_since(last).is_ok_and(|since| since < EVERY));
-    !is_recent && fs::write(&path, "").is_ok()
+    if is_recent {
+        return Ok(false);
+    }
+    match fs::write(&path, "") {
+        Ok(()) => Ok(true),
+        Err(source) => Err(HomesError::Io { action: "write", path, source }),
+    }
 }

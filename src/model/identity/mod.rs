@@ -1,7 +1,7 @@
 //! What a client certificate says about the device that shows it.
 
 mod chain;
-mod digest;
+pub(crate) mod digest;
 mod guest;
 pub mod key;
 mod serial;
@@ -16,7 +16,6 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::unicode::nfc;
 pub use chain::{Chain, Issued, IssuerKey};
 pub use digest::Sha256;
-pub(crate) use digest::write_hex;
 pub use guest::GuestPass;
 pub use serial::Serial;
 pub use twins::Twins;

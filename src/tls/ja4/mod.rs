@@ -65,9 +65,9 @@ impl fmt::Display for Ja4 {
         let server_name = if self.names_server { 'd' } else { 'i' };
         let [first, last] = self.protocol.map(char::from);
         write!(f, "t{major}{minor}{server_name}{:02}{:02}{first}{last}_", self.suites, self.extensions)?;
-        identity::write_hex(f, &self.suites_digest)?;
+        identity::digest::write_hex(f, &self.suites_digest)?;
         f.write_str("_")?;
-        identity::write_hex(f, &self.extensions_digest)
+        identity::digest::write_hex(f, &self.extensions_digest)
     }
 }
 

@@ -11,6 +11,8 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use doorward::bundle::{Bundle, BundleKey, BundleRoute, PlainKey, Trust};
 use doorward::control::Request;
 use doorward::model::device_name::DeviceName;
@@ -42,6 +44,7 @@ fn main() {
     pem_files(&clients);
     archives(&clients);
     bundles(&clients);
+    renewals();
     requests(&clients);
     headers();
     records();
@@ -124,6 +127,59 @@ fn bundles(clients: &Authority) {
     for (name, bundle) in [("encrypted", own), ("plain", joined), ("token", token)] {
         write("bundle", name, bundle.to_text().as_bytes());
     }
+}
+
+/// For the device of `bundle/plain`. Who signs an answer is not looked at: the gate has to take the certificate.
+fn renewals() {
+    let bundle = Bundle::parse(&fs::read_to_string("seeds/bundle/plain").unwrap()).unwrap();
+    let BundleKey::Plain(key) = &bundle.key else { panic!("not plain") };
+    let key = || KeyPair::try_from(&key.der()).unwrap();
+    let params = || {
+        let mut params = lasting(Certified::for_clients("alice-laptop"));
+        params.not_after += time::Duration::days(900);
+        params
+    };
+    let request = |key: &KeyPair| {
+        let mut request = CertificateParams::default();
+        request.distinguished_name.push(rcgen::DnType::CommonName, "alice-laptop");
+        request.serialize_request(key).unwrap().der().to_vec()
+    };
+    let kinds =
+        [("p384", &rcgen::PKCS_ECDSA_P384_SHA384), ("ed25519", &rcgen::PKCS_ED25519), ("rsa", &rcgen::PKCS_RSA_SHA256)];
+    let others = kinds.map(|(name, kind)| (name, request(&KeyPair::generate_for(kind).unwrap())));
+    for (name, der) in others.iter().map(|(name, der)| (*name, der.clone())).chain([("same-key", request(&key()))]) {
+        write("renewal_request", &format!("{name}.der"), [b"=", &der[..]].concat());
+        let body = STANDARD.encode(&der);
+        let lines: Vec<&str> = body.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        let body = lines.join("\r\n") + "\r\n";
+        let head = "POST /.well-known/est/simplereenroll HTTP/1.1\r\nHost: renew.home.example\r\nContent-Type: application/pkcs10";
+        let length = body.len();
+        let text = format!("{head}; charset=us-ascii\r\nContent-Length: {length}\r\n\r\n{body}");
+        write("renewal_request", name, text);
+        let text = format!("{head}\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n");
+        write("renewal_request", &format!("{name}-chunked"), text);
+    }
+    let cacerts = "GET /.well-known/est/cacerts HTTP/1.1\r\nHost: renew.home.example\r\n\r\n";
+    write("renewal_request", "cacerts", cacerts);
+
+    let authority = Authority::new("Clients of home.example");
+    let one = authority.issue_for_key(params(), key()).chain();
+    let through = authority.intermediate(Authority::for_authorities("Renewals of home.example"));
+    let two = through.issue_for_key(params(), key()).chain();
+    let other = authority.issue_for_key(params(), KeyPair::generate().unwrap()).chain();
+    for (name, chain) in [("one", one), ("two", two), ("other-key", other)] {
+        let message = doorward::pki::certs_only::encode(&chain);
+        write("renewal_answer", &format!("{name}.der"), [b"=", &message[..]].concat());
+        let body = STANDARD.encode(&message) + "\n";
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/pkcs7-mime; smime-type=certs-only\r\nContent-Transfer-Encoding: base64";
+        write("renewal_answer", name, format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+        write("renewal_answer", &format!("{name}-to-the-end"), format!("{head}\r\nConnection: close\r\n\r\n{body}"));
+    }
+    let waits =
+        "HTTP/1.1 202 Accepted\r\nRetry-After: 60\r\nContent-Type: text/plain\r\nContent-Length: 6\r\n\r\nlater\n";
+    write("renewal_answer", "waits", waits);
+    let refused = "HTTP/1.1 403 Forbidden\r\nContent-Length: 3\r\n\r\nno\n";
+    write("renewal_answer", "refused", refused);
 }
 
 fn der(pem: &str) -> CertificateRevocationListDer<'static> {

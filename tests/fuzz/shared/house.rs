@@ -16,10 +16,7 @@ pub struct House(TempDir);
 impl House {
     /// With a certificate of the gate's own, and [`AUTHORITY`] for its clients.
     pub fn new() -> Self {
-        // A file system in memory: each input is written there.
-        let memory = Path::new("/dev/shm");
-        let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        let house = Self(folder.unwrap());
+        let house = Self(in_memory());
         let key = rcgen::KeyPair::generate().unwrap();
         let names = ["nas.home.example".to_owned()];
         let certificate = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
@@ -52,6 +49,12 @@ impl House {
         }
         loaded
     }
+}
+
+/// A folder of a file system in memory: each input is written there.
+pub fn in_memory() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
 }
 
 /// Text for a terminal: nothing in it may control one.
