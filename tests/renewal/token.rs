@@ -155,8 +155,7 @@ fn requests_of_any_program_are_taken_and_wrong_ones_are_not() {
     // As "ca approve" has it.
     make(&["rsa:1024"], "weak.csr", "PEM");
     refused(tokened.device("weak", &path("weak.csr"), &[]), 2, &["weak.csr: the key is not supported"]);
-    let der = fs::read(path("one.der")).unwrap();
-    let mut changed = der.clone();
+    let mut changed = fs::read(path("one.der")).unwrap();
     *changed.last_mut().unwrap() ^= 1;
     fs::write(path("changed.der"), changed).unwrap();
     refused(

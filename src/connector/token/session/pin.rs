@@ -157,7 +157,7 @@ mod tests {
     fn user_is_asked_as_ssh_asks() {
         let way = |variables: &[(&str, &str)], has_terminal| {
             let variable = |name: &str| Some(variables.iter().find(|(one, _)| *one == name)?.1.to_owned());
-            super::way(&variable, has_terminal)
+            way(&variable, has_terminal)
         };
         let program = || Some(Way::Program("/ask".to_owned()));
         let ask = ("SSH_ASKPASS", "/ask");
