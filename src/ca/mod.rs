@@ -15,6 +15,7 @@ pub mod inventory;
 pub mod issue;
 pub mod list;
 pub mod renew;
+pub mod renewal;
 pub mod request;
 pub mod revoke;
 pub mod server;

@@ -19,4 +19,5 @@ mod last_third;
 mod refused;
 mod token;
 mod too_late;
+mod unattended;
 mod wrong_answers;

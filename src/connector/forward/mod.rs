@@ -159,6 +159,9 @@ fn taken(route: &str, local: &Local, error: &io::Error) -> ForwardError {
     let advice = format!("choose another one: doorward forward {route}=ADDRESS:PORT");
     ForwardError::Listen(match error.kind() {
         io::ErrorKind::AddrInUse => format!("{route}: {local} is in use by another program\n  {advice}"),
+        io::ErrorKind::PermissionDenied if cfg!(windows) => {
+            format!("{route}: {local} is reserved by Windows, or another program has it for itself\n  {advice}")
+        }
         io::ErrorKind::PermissionDenied => {
             format!("{route}: this user may not listen on {local}\n  ports below 1024 are for administrators; {advice}")
         }

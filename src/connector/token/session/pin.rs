@@ -155,26 +155,26 @@ mod tests {
 
     #[test]
     fn user_is_asked_as_ssh_asks() {
-        let way = |variables: &[(&str, &str)], has_terminal| {
+        let way_of = |variables: &[(&str, &str)], has_terminal| {
             let variable = |name: &str| Some(variables.iter().find(|(one, _)| *one == name)?.1.to_owned());
             way(&variable, has_terminal)
         };
         let program = || Some(Way::Program("/ask".to_owned()));
         let ask = ("SSH_ASKPASS", "/ask");
         let screen = ("DISPLAY", ":0");
-        assert_eq!(way(&[], true), Some(Way::Terminal));
-        assert_eq!(way(&[], false), None);
-        assert_eq!(way(&[ask, screen], true), Some(Way::Terminal));
-        assert_eq!(way(&[ask, screen], false), program());
-        assert_eq!(way(&[ask, ("WAYLAND_DISPLAY", "wayland-0")], false), program());
+        assert_eq!(way_of(&[], true), Some(Way::Terminal));
+        assert_eq!(way_of(&[], false), None);
+        assert_eq!(way_of(&[ask, screen], true), Some(Way::Terminal));
+        assert_eq!(way_of(&[ask, screen], false), program());
+        assert_eq!(way_of(&[ask, ("WAYLAND_DISPLAY", "wayland-0")], false), program());
         if cfg!(unix) {
-            assert_eq!(way(&[ask], false), None);
+            assert_eq!(way_of(&[ask], false), None);
         }
         let require = |value| ("SSH_ASKPASS_REQUIRE", value);
-        assert_eq!(way(&[ask, require("force")], true), program());
-        assert_eq!(way(&[require("force")], true), None);
-        assert_eq!(way(&[ask, require("prefer")], true), program());
-        assert_eq!(way(&[require("prefer")], true), Some(Way::Terminal));
-        assert_eq!(way(&[ask, screen, require("never")], false), None);
+        assert_eq!(way_of(&[ask, require("force")], true), program());
+        assert_eq!(way_of(&[require("force")], true), None);
+        assert_eq!(way_of(&[ask, require("prefer")], true), program());
+        assert_eq!(way_of(&[require("prefer")], true), Some(Way::Terminal));
+        assert_eq!(way_of(&[ask, screen, require("never")], false), None);
     }
 }
