@@ -113,6 +113,8 @@ pub mod snapshot;
 pub mod telemetry;
 #[cfg(feature = "gate")]
 pub mod tls;
+#[cfg(feature = "gate")]
+pub mod unattended;
 
 /// What only the fuzz targets use.
 #[cfg(feature = "gate")]

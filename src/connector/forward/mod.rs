@@ -18,6 +18,7 @@ use self::hints::hint;
 use self::rule::{Local, Rule};
 use self::tunnel::Tunnel;
 use super::platform::{self, Listener, StatusSocket};
+use super::remote::Remote;
 use super::source::Source;
 use crate::model::service::ServiceKind;
 
@@ -63,8 +64,10 @@ impl Forwarder {
         }
         let mut bound = Vec::new();
         for rule in rules {
-            let found = source.find(&rule.route).and_then(|target| source.remote(&rule.route).map(|_| target));
-            let kind = found.map_err(|error| ForwardError::Rule(error.to_string()))?.route.kind;
+            let found = source.find(&rule.route).and_then(|target| Ok((target, source.remote(&rule.route)?)));
+            let (target, remote) = found.map_err(|error| ForwardError::Rule(error.to_string()))?;
+            let kind = target.route.kind;
+            unlock(&remote, &log)?;
             let listener = match &rule.local {
                 Some(local) => {
                     rule::check(local, beyond_loopback).map_err(ForwardError::Rule)?;
@@ -113,6 +116,17 @@ impl Forwarder {
         log("stopping");
         let _ = timeout(STOP, async { while tasks.join_next().await.is_some() {} }).await;
     }
+}
+
+/// Asks for the PIN of the device's token at the start, when the user may be there. It may be plugged in later if a file has
+/// the PIN.
+fn unlock(remote: &Remote, log: &Log) -> Result<(), ForwardError> {
+    match remote.tls.unlock() {
+        Err(error) if error.is_passing() && remote.tls.is_unattended() => log(&error.to_string()),
+        Err(error) => return Err(ForwardError::Rule(error.to_string())),
+        Ok(()) => {}
+    }
+    Ok(())
 }
 
 /// What a running forwarder says about itself.
