@@ -32,7 +32,7 @@ forward_is_a_service_of_the_user() {
   as_user /home/doorward forward --status | grep -q '^nas on 127.0.0.1:8080: '
   # It starts again after a crash, and not after a stop.
   pid=$(forwarding MainPID)
-  kill -SEGV "$pid"
+  kill -KILL "$pid"
   eventually page_is_forwarded
   [ "$(forwarding MainPID)" != "$pid" ]
   as_user systemctl --user stop doorward-forward
