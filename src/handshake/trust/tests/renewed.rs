@@ -51,7 +51,7 @@ impl Renewals {
 
     fn scene(&self, trust: &[&CertificateDer<'static>], lists: Vec<RevocationList>) -> Scene {
         let mut scene = Scene::new(trust, lists);
-        let authorities = scene.authorities.renewing(Some(Arc::new(self.trust.clone())), true);
+        let authorities = scene.authorities.renewing(Some(Arc::new(self.trust.clone())));
         scene.authorities = authorities.expect("authorities");
         scene
     }
