@@ -242,6 +242,6 @@ impl Drop for Renewer {
 pub(crate) fn revoke(house: &House, device: &str) {
     let revoked = house.home.ca(&["revoke", device, "--folder", &house.home.path("pki").display().to_string()]);
     // It is not told whether a gate uses the list.
-    assert_eq!(revoked.status.code(), Some(10), "{revoked}");
+    assert!(matches!(revoked.status.code(), Some(0 | 10)), "{revoked}");
     assert!(revoked.stderr.contains("is revoked."), "{revoked}");
 }
