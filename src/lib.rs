@@ -121,6 +121,7 @@ pub mod unattended;
 #[doc(hidden)]
 pub mod fuzz {
     pub use crate::admin::FuzzedListener;
+    #[cfg(feature = "connector")]
     pub use crate::connector::renew::{FuzzedAnswer, Made};
     pub use crate::renewal::FuzzedRenewal;
 }

@@ -107,12 +107,25 @@ impl TlsStream {
     }
 
     fn poll_read_more(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if let Some(error) = self.failed.take() {
-            return Poll::Ready(Err(error));
+        let error = match self.failed.take() {
+            Some(error) => error,
+            None => {
+                let read = Pin::new(&mut self.tls).poll_read(cx, buffer);
+                self.maybe_more = read.is_ready();
+                let Poll::Ready(Err(error)) = read else { return read };
+                error
+            }
+        };
+        // Bytes that came with an alert, and before it, are given to those who read on.
+        let before = buffer.filled().len();
+        if error.kind() == io::ErrorKind::InvalidData
+            && Pin::new(&mut self.tls).poll_read(cx, buffer).is_ready()
+            && buffer.filled().len() > before
+        {
+            self.failed = Some(error);
+            return Poll::Ready(Ok(()));
         }
-        let read = Pin::new(&mut self.tls).poll_read(cx, buffer);
-        self.maybe_more = read.is_ready();
-        read
+        Poll::Ready(Err(error))
     }
 
     /// Seals as much of this as there is room for, and sends what the socket accepts.

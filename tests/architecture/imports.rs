@@ -22,7 +22,7 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
     // Devices are set up without a gate.
     ("enrolment", &["bundle", "files", "http", "model", "pki", "sys"]),
     // A certificate and the files that a device is set up with are written in one transaction.
-    ("ca", &["enrolment", "files", "model", "pki"]),
+    ("ca", &["bundle", "enrolment", "files", "model", "pki"]),
     // `metrics.inventory` names a file that `doorward ca` writes. A revocation without effect is a finding.
     ("config", &["ca", "explain", "model", "pki", "sys"]),
     // Copies what the gate needs to where its service finds it, and knows afterwards where that is.

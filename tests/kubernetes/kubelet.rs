@@ -157,7 +157,7 @@ fn pod_that_ends_is_not_ready_before_its_sessions_finish() {
     assert!(said.starts_with("stopping: ") && said.lines().count() == 1, "{said}");
 }
 
-/// What does not end in time ends in an orderly way before kubelet would send SIGKILL.
+/// What does not end in time is cut before kubelet would send SIGKILL.
 #[test]
 fn session_of_an_ended_pod_is_cut_within_the_grace_period() {
     let (pki, backend) = (TestPki::new(), Backend::echo());

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use doorward::model::close::CloseReason;
+use doorward::model::close::{CloseReason, Ending};
 use doorward::model::rejection::Reason;
 use doorward::telemetry::names::{self, Kind};
 
@@ -28,8 +28,18 @@ fn every_reason_stands_in_its_table_as_it_is() {
 #[test]
 fn every_reason_for_a_close_stands_in_its_table() {
     let rows = table("reason");
-    let rows: Vec<&str> = rows.iter().map(|row| word(&row[0])).collect();
-    let reasons: Vec<&str> = CloseReason::ALL.iter().map(|reason| reason.label()).collect();
+    let rows: Vec<[&str; 2]> = rows.iter().map(|row| [word(&row[0]), word(&row[1])]).collect();
+    let endings: Vec<String> = CloseReason::ALL
+        .iter()
+        .map(|reason| match reason.ending() {
+            Ending::Complete => "close_notify".to_owned(),
+            Ending::Truncated => "–".to_owned(),
+            Ending::Alert(alert) => alert.to_string(),
+            Ending::AlertOfTheError => "the alert of the error".to_owned(),
+        })
+        .collect();
+    let reasons: Vec<[&str; 2]> =
+        CloseReason::ALL.iter().zip(&endings).map(|(reason, ending)| [reason.label(), ending]).collect();
     assert_eq!(rows, reasons);
 }
 

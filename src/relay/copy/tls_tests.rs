@@ -13,8 +13,8 @@ use super::super::testing::{Client, pair, reset, until_end, within};
 use super::*;
 use crate::backend_tls::TlsStream;
 use crate::backend_tls::testing::{Identity, accept, pinning};
-use crate::tls::record::testing::{SUITES, TLS12, TLS13, handshake};
-use crate::tls::record::{Keys, Session};
+use crate::tls::record::testing::{Forger, Random, SUITES, TLS12, TLS13, handshake};
+use crate::tls::record::{Keys, PLAINTEXT_MAX, Session};
 
 type TlsEngine = TlsCopy<Box<TlsStream>>;
 
@@ -220,5 +220,40 @@ async fn nothing_is_held_while_nothing_moves() {
             assert!(super::super::testing::poll_once(&mut engine).await.is_none());
         }
         assert!(engine.holds_no_buffer(), "{suite:?}");
+    }
+}
+
+/// As another gate ends a session that it cuts.
+#[tokio::test]
+async fn bytes_in_front_of_an_alert_of_the_backend_reach_the_client() {
+    for length in [4, 3 * PLAINTEXT_MAX] {
+        let identity = Identity::self_signed(|_| ());
+        let mut server = identity.server();
+        server.enable_secret_extraction = true;
+        let (to_backend, backend) = pair(false).await;
+        let tls = pinning(&identity);
+        let (ours, theirs) = tokio::join!(tls.connect(Stream::Tcp(to_backend), 0, None), accept(backend, server));
+        let (mut socket, theirs) = theirs.expect("a handshake").into_inner();
+        let mut forger = Forger::new(theirs.dangerous_extract_secrets().expect("keys"), true);
+        let sent = Random(3).bytes(length);
+        let mut wire: Vec<u8> = sent.chunks(PLAINTEXT_MAX).flat_map(|part| forger.record(23, part)).collect();
+        wire.extend(forger.record(21, &[2, 44]));
+        // In the socket before the relay starts.
+        socket.write_all(&wire).await.expect("sent");
+
+        let (keys, tls) = handshake(TLS13);
+        let (stream, gate) = pair(false).await;
+        let mut client = Client { stream, tls };
+        let session = Box::new(Session::new(keys).expect("a session"));
+        let mut engine = TlsCopy::new(gate, session, Pending::default(), ours.expect("trusted"));
+        let exchange = async {
+            let mut received = Vec::new();
+            let end = client.take_all(&mut received).await.map_err(|error| error.kind());
+            assert!(received == sent, "{} of {length} bytes", received.len());
+            assert_eq!(end, Err(io::ErrorKind::UnexpectedEof), "it is not complete");
+            drop(client);
+        };
+        let (end, ()) = within(async { tokio::join!(until_end(&mut engine), exchange) }).await;
+        assert_eq!(end.reason, CloseReason::BackendReset, "{end:?}");
     }
 }

@@ -9,7 +9,7 @@ use rustls::crypto::{self, CryptoProvider};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
-use rustls::{CipherSuite, ClientConfig, RootCertStore, ServerConfig, SupportedCipherSuite};
+use rustls::{CipherSuite, ClientConfig, ExtractedSecrets, RootCertStore, ServerConfig, SupportedCipherSuite};
 
 use super::{HEADER, Keys, Session, TrafficKey, content};
 
@@ -125,10 +125,7 @@ pub(crate) fn forged(suite: CipherSuite) -> (Session, Forger) {
 pub(crate) fn forged_keys(suite: CipherSuite) -> (Keys, Forger) {
     let (keys, client) = handshake(suite);
     let secrets = client.dangerous_extract_secrets().expect("keys");
-    let tls13 = is_tls13(suite);
-    let [send_key, gate_key] =
-        [secrets.tx, secrets.rx].map(|secrets| TrafficKey::new(&secrets.into(), tls13).expect("a key"));
-    (keys, Forger { send_key, gate_key, tls13 })
+    (keys, Forger::new(secrets, is_tls13(suite)))
 }
 
 /// Seals any record, legal or not.
@@ -140,6 +137,13 @@ pub(crate) struct Forger {
 }
 
 impl Forger {
+    /// With the secrets of either side.
+    pub(crate) fn new(secrets: ExtractedSecrets, tls13: bool) -> Self {
+        let [send_key, gate_key] =
+            [secrets.tx, secrets.rx].map(|secrets| TrafficKey::new(&secrets.into(), tls13).expect("a key"));
+        Self { send_key, gate_key, tls13 }
+    }
+
     /// The sequence number of the next record.
     pub(crate) fn sequence(&self) -> u64 {
         self.send_key.sequence
