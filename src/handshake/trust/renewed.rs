@@ -73,10 +73,13 @@ pub(super) fn judge(
 /// Whether it has the name of the device as its common name, as the owner's authority writes it, and no other that a policy looks at.
 fn is_named(identity: &Identity, device: &str) -> bool {
     let Identity { emails, uris, dns_names, ips, organizational_units, common_name, guest_pass, .. } = identity;
-    let has_others = !(emails.is_empty() && uris.is_empty() && dns_names.is_empty() && ips.is_empty())
-        || !organizational_units.is_empty()
-        || guest_pass.is_some();
-    !has_others && common_name.as_deref() == Some(&*nfc(device))
+    let has_no_other = emails.is_empty()
+        && uris.is_empty()
+        && dns_names.is_empty()
+        && ips.is_empty()
+        && organizational_units.is_empty()
+        && guest_pass.is_none();
+    has_no_other && common_name.as_deref() == Some(&*nfc(device))
 }
 
 /// What lists know it by.
