@@ -112,7 +112,7 @@ impl<'a> Parts<'a> {
     }
 
     /// The contents of each extension with this identifier.
-    pub(super) fn extensions_with(&self, id: &'static [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    pub fn extensions_with(&self, id: &'static [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let mut rest = self.extensions;
         let all = std::iter::from_fn(move || take(&mut rest, SEQUENCE)).take(EXTENSIONS_MAX);
         all.filter_map(move |extension| {

@@ -4,14 +4,15 @@
 //! X.509 is written by `rcgen`, PKCS#12 by `p12-keystore` and CMS by `yasna`; nothing here encodes ASN.1 by hand.
 
 pub mod certs_only;
+mod der_fields;
 pub mod keys;
+mod request;
+mod signature;
 
 #[cfg(feature = "gate")]
 mod archive;
 #[cfg(feature = "gate")]
 mod authority;
-#[cfg(feature = "gate")]
-mod der_fields;
 #[cfg(feature = "gate")]
 pub mod inspect;
 #[cfg(feature = "gate")]
@@ -20,10 +21,6 @@ pub mod origin;
 pub(crate) mod pem;
 #[cfg(feature = "gate")]
 pub mod public;
-#[cfg(feature = "gate")]
-mod request;
-#[cfg(feature = "gate")]
-mod signature;
 #[cfg(feature = "gate")]
 pub mod temporary;
 #[cfg(feature = "gate")]
@@ -38,12 +35,12 @@ mod exports {
     };
     pub(crate) use super::authority::{distinguished_name, fits_common_name, subject};
     pub(crate) use super::der_fields::public_key;
-    pub use super::der_fields::{Parts, Signed};
-    pub use super::request::{CertificateRequest, InvalidRequest};
-    pub use super::signature::{Algorithms, NotSigned, choose, verify};
 }
+pub use der_fields::{Parts, Signed};
 #[cfg(feature = "gate")]
 pub use exports::*;
+pub use request::{CertificateRequest, InvalidRequest};
+pub use signature::{Algorithms, NotSigned, choose, verify};
 
 /// A certificate, key, revocation list or archive could not be read or made.
 #[derive(Debug, thiserror::Error)]
