@@ -3,6 +3,7 @@
 mod attributes;
 mod folder;
 pub mod placed;
+pub(crate) mod state;
 
 pub use attributes::Warning;
 pub use folder::Folder;

@@ -1,14 +1,16 @@
 //! The folder of the history: a file for each day.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use time::macros::format_description;
 use time::{Date, OffsetDateTime};
+
+use crate::files::state;
 
 /// No file of ours is longer.
 const FILE_MAX: u64 = 8 << 20;
@@ -22,9 +24,6 @@ const ASIDE: &str = "damaged-";
 const ASIDE_MAX: usize = 4;
 /// What the one gate that writes here holds locked.
 const OWNER: &str = "lock";
-/// Folder and files are the gate's user's alone.
-const FOLDER_MODE: u32 = 0o700;
-const FILE_MODE: u32 = 0o600;
 
 /// The folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,14 +47,7 @@ impl Folder {
 
     /// Makes it, unless it is there.
     pub(super) fn make(&self) -> io::Result<()> {
-        // In the sandbox no folder can be made, and the error does not say that it is there.
-        if fs::metadata(&self.0).is_ok_and(|found| found.is_dir()) {
-            return Ok(());
-        }
-        match DirBuilder::new().mode(FOLDER_MODE).create(&self.0) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            made => made,
-        }
+        state::make_folder(&self.0)
     }
 
     /// The days that have a file, since 1970, the oldest first, with the length of each file.
@@ -82,17 +74,12 @@ impl Folder {
 
     /// The file of a day from `offset` on, at most `most` bytes.
     pub(super) fn read(&self, day: i64, offset: u64, most: u64) -> io::Result<(Place, Vec<u8>)> {
-        // Neither a link nor a FIFO is followed or waited for.
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let mut file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(self.file(day))?;
-        let metadata = file.metadata()?;
-        if !metadata.is_file() || metadata.len() > FILE_MAX {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
+        let mut file = state::open(&self.file(day), FILE_MAX)?;
+        let inode = file.metadata()?.ino();
         file.seek(SeekFrom::Start(offset))?;
         let mut text = Vec::new();
         file.take(most).read_to_end(&mut text)?;
-        Ok((Place { inode: metadata.ino(), bytes: offset + text.len() as u64 }, text))
+        Ok((Place { inode, bytes: offset + text.len() as u64 }, text))
     }
 
     /// Where the file of a day is.
@@ -103,9 +90,7 @@ impl Folder {
 
     /// Adds text to the file of a day, which is there.
     pub(super) fn append(&self, day: i64, text: &[u8]) -> io::Result<Place> {
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let mut file =
-            OpenOptions::new().read(true).append(true).custom_flags(flags.bits().cast_signed()).open(self.file(day))?;
+        let mut file = state::options().read(true).append(true).open(self.file(day))?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::ErrorKind::InvalidData.into());
@@ -123,24 +108,8 @@ impl Folder {
 
     /// Replaces the file of a day, or makes it: afterwards it is the old one or the new one, whole.
     pub(super) fn replace(&self, day: i64, text: &[u8]) -> io::Result<Place> {
-        let temporary = self.0.join(TEMPORARY);
-        let _ = fs::remove_file(&temporary);
-        let written = || {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&temporary)?;
-            file.write_all(text)?;
-            match file.sync_data() {
-                // Some file systems cannot.
-                Err(error) if error.kind() != io::ErrorKind::InvalidInput => return Err(error),
-                _ => {}
-            }
-            fs::rename(&temporary, self.file(day))?;
-            Ok(Place { inode: file.metadata()?.ino(), bytes: text.len() as u64 })
-        };
-        let replaced = written();
-        if replaced.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        replaced
+        let file = state::replace(&self.file(day), &self.0.join(TEMPORARY), text)?;
+        Ok(Place { inode: file.metadata()?.ino(), bytes: text.len() as u64 })
     }
 
     /// Removes the file of a day.
@@ -168,8 +137,12 @@ impl Folder {
 
     /// Makes this process the only one that writes here until the result is dropped. `None` if another one is that.
     pub(super) fn own(&self) -> io::Result<Option<File>> {
-        let file =
-            OpenOptions::new().write(true).create(true).truncate(false).mode(FILE_MODE).open(self.0.join(OWNER))?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(state::FILE_MODE)
+            .open(self.0.join(OWNER))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => Ok(None),
             locked => locked.or_else(without_locks).map(|()| Some(file)),

@@ -4,19 +4,20 @@
 //! Neither side trusts the other's files. The gate sends no certificate that is not for the key of the request, and those who answer
 //! verify the request again, and know the device by its certificate.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustls::pki_types::CertificateDer;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::files::state;
 use crate::model::identity::Sha256;
 use crate::pki::{CertificateRequest, Parts};
 
@@ -34,9 +35,6 @@ const LOCK_TRIES: usize = 40;
 const LOCK_INTERVAL: Duration = Duration::from_millis(25);
 /// The version of the files.
 const VERSION: u32 = 1;
-/// Folder and files are the gate's user's alone.
-const FOLDER_MODE: u32 = 0o700;
-const FILE_MODE: u32 = 0o600;
 /// The characters of a device's digest in the names of its files.
 const DIGITS: usize = 32;
 /// For so long after a request of a device, another one does not replace it unless it has an answer, in seconds.
@@ -188,10 +186,7 @@ impl RequestFolder {
 
     /// Makes it, unless it is there. In the sandbox no folder can be made.
     pub fn make(&self) -> io::Result<()> {
-        match DirBuilder::new().mode(FOLDER_MODE).create(&self.0) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            made => made,
-        }
+        state::make_folder(&self.0)
     }
 
     /// The file of a device.
@@ -264,9 +259,8 @@ impl RequestFolder {
     /// One process at a time writes answers: two gates may share the folder, and the owner may decide meanwhile. It is let go of when the
     /// result is dropped, or the process ends.
     fn lock(&self) -> io::Result<File> {
-        let mut options = OpenOptions::new();
-        options.create(true).truncate(false).write(true).mode(FILE_MODE);
-        let file = options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(self.0.join(LOCK))?;
+        let mut options = state::options();
+        let file = options.create(true).truncate(false).write(true).mode(state::FILE_MODE).open(self.0.join(LOCK))?;
         for _ in 0..LOCK_TRIES {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(file),
@@ -344,17 +338,11 @@ impl RequestFolder {
 
 /// A file of ours, if it is there. One that is damaged is like none.
 fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
-    // Neither a link nor a FIFO is followed or waited for.
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = match OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path) {
+    let file = match state::open(path, FILE_MAX) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let metadata = file.metadata()?;
-    if !metadata.is_file() || metadata.len() > FILE_MAX {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
     let mut text = Vec::new();
     file.take(FILE_MAX).read_to_end(&mut text)?;
     Ok(str::from_utf8(&text).ok().and_then(|text| toml::from_str(text).ok()))
@@ -364,23 +352,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
 fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(TEMPORARY);
-    let temporary = PathBuf::from(temporary);
-    let _ = fs::remove_file(&temporary);
-    let written = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&temporary)?;
-        file.write_all(text)?;
-        match file.sync_data() {
-            // Some file systems cannot.
-            Err(error) if error.kind() != io::ErrorKind::InvalidInput => return Err(error),
-            _ => {}
-        }
-        fs::rename(&temporary, path)
-    };
-    let replaced = written();
-    if replaced.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    replaced
+    state::replace(path, Path::new(&temporary), text).map(drop)
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
     // What a refused client pretended to be.
     ("impostors", &["config", "model"]),
     // Answers devices that ask for their next certificate.
-    ("renewal", &["authorize", "config", "http", "model", "pki", "sys"]),
+    ("renewal", &["authorize", "config", "files", "http", "model", "pki", "sys"]),
     (
         "snapshot",
         &["authorize", "backend_tls", "backends", "config", "handshake", "impostors", "model", "renewal", "route"],
@@ -61,7 +61,7 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
     // Answers challenges in the gate, and orders certificates in a process beside it.
     ("acme", &["client_hello", "config", "files", "handover", "model", "sandbox", "snapshot", "tls"]),
     // What is told about connections, and what is kept of them.
-    ("history", &["config", "explain", "model"]),
+    ("history", &["config", "explain", "files", "model"]),
     ("sessions", &["config", "explain", "model", "relay", "snapshot"]),
     ("telemetry", &["config", "explain", "listener", "model", "relay"]),
     // All that is known of a running gate, for what tells the owner something.

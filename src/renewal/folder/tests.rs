@@ -53,9 +53,9 @@ fn each_device_has_one_request_and_a_newer_one_replaces_it() {
     let files: Vec<_> = fs::read_dir(&folder.0).expect("a folder").map(|entry| entry.expect("an entry")).collect();
     assert_eq!(files.len(), 2, "{files:?}");
     for file in files {
-        assert_eq!(file.metadata().expect("a file").permissions().mode() & 0o777, FILE_MODE);
+        assert_eq!(file.metadata().expect("a file").permissions().mode() & 0o777, 0o600);
     }
-    assert_eq!(fs::metadata(&folder.0).expect("a folder").permissions().mode() & 0o777, FOLDER_MODE);
+    assert_eq!(fs::metadata(&folder.0).expect("a folder").permissions().mode() & 0o777, 0o700);
 }
 
 #[test]
