@@ -5,7 +5,6 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddrV4;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
 
 use doorward::bundle::{Bundle, BundleKey, BundleRoute, PlainKey, Trust};
 use doorward::model::device_name::DeviceName;
@@ -13,6 +12,7 @@ use doorward::model::names::{Name, ServerName, ServerNamePattern};
 use doorward::model::service::ServiceKind;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use tokio::time::Instant;
 
 use crate::common::gate::{Gate, LOCAL};
 use crate::common::pki::TestPki;

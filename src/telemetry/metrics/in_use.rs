@@ -124,11 +124,12 @@ mod tests {
             in_use.note(&identity(name, days, verified), NOW);
         }
         let (replaced, met) = ((Kind::Replaced, "alice-phone".to_owned()), (Kind::Met, "carol-tablet".to_owned()));
-        assert_eq!(told(&in_use, &inventory, NOW), [replaced, met.clone()]);
+        let both = [replaced, met];
+        assert_eq!(told(&in_use, &inventory, NOW), both);
         // The phone gets what was issued.
         in_use.note(&identity("alice-phone", 400, true), NOW);
-        assert_eq!(told(&in_use, &inventory, NOW), std::slice::from_ref(&met));
-        assert_eq!(told(&in_use, &inventory, NOW + 22 * DAY), [met]);
+        assert_eq!(told(&in_use, &inventory, NOW), both[1..]);
+        assert_eq!(told(&in_use, &inventory, NOW + 22 * DAY), both[1..]);
         assert_eq!(told(&in_use, &inventory, NOW + 24 * DAY), []);
         for _ in 0..2 * MOST {
             let fingerprint = Sha256::of(&in_use.known().len().to_be_bytes());
