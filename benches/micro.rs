@@ -184,6 +184,7 @@ fn policy(criterion: &mut Criterion) {
         organizational_units: vec!["family".to_owned()],
         name_constrained: false,
         guest_pass: None,
+        origin: None,
         fingerprint: Sha256([1; 32]),
         unsupported_key: None,
         spki: Sha256([2; 32]),

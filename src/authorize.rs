@@ -117,7 +117,14 @@ pub fn denied(identity: &Identity, policy: &Policy) -> Option<DenyEntry> {
     {
         return Some(DenyEntry::Fingerprint(*fingerprint));
     }
-    policy.deny.serials.contains(&identity.serial).then(|| DenyEntry::Serial(identity.serial.clone()))
+    let of_origin = identity.origin.as_deref().and_then(|origin| {
+        // Who denies a certificate denies what was made of it.
+        let by_fingerprint = has(&&origin.fingerprint).then_some(DenyEntry::Fingerprint(origin.fingerprint));
+        let has_serial = || policy.deny.serials.contains(&origin.serial);
+        by_fingerprint.or_else(|| has_serial().then(|| DenyEntry::Serial(origin.serial.clone())))
+    });
+    let own = || policy.deny.serials.contains(&identity.serial).then(|| DenyEntry::Serial(identity.serial.clone()));
+    of_origin.or_else(own)
 }
 
 /// Whether `selector` picks `identity` out. Host names and e-mail domains are compared without regard to case
@@ -193,6 +200,7 @@ mod tests {
             organizational_units: vec!["family".into()],
             name_constrained: false,
             guest_pass: None,
+            origin: None,
             fingerprint: Sha256([1; 32]),
             twins: Twins::known(vec![Sha256([9; 32])]),
             unsupported_key: None,

@@ -33,6 +33,7 @@ use crate::model::rejection::{Health, Reason, Rejection};
 use crate::model::wake::WakeOutcome;
 use crate::notify::{Notices, texts};
 use crate::relay::{Order, Support};
+use crate::renewal::Desk;
 use crate::sessions::registry::{Session, Sessions};
 use crate::sessions::review::{self, Reviewed};
 use crate::sessions::selector::SessionSelector;
@@ -67,6 +68,10 @@ pub(crate) struct Gate {
     pub(crate) challenges: Challenges,
     /// How the orders for the public certificate go; `None` if the configuration wants none.
     pub(crate) issuance: watch::Sender<Option<Issuance>>,
+    /// Where requests of devices are shown to the process that renews without the owner.
+    pub(crate) desk: Arc<Desk>,
+    /// Whether the process runs that renews without the owner, or why not; `None` if the configuration wants none.
+    pub(crate) renewer: watch::Sender<Option<Result<(), String>>>,
     /// Notified when the owner wants the certificate renewed now.
     pub(crate) renewal_wanted: Notify,
     /// What the owner was told of orders that fail.
@@ -104,6 +109,8 @@ impl Gate {
             notices: Arc::default(),
             challenges: Challenges::default(),
             issuance: watch::Sender::default(),
+            desk: Arc::default(),
+            renewer: watch::Sender::default(),
             renewal_wanted: Notify::new(),
             issuance_told: Mutex::default(),
             sessions: Arc::default(),

@@ -113,12 +113,15 @@ pub mod snapshot;
 pub mod telemetry;
 #[cfg(feature = "gate")]
 pub mod tls;
+#[cfg(feature = "gate")]
+pub mod unattended;
 
 /// What only the fuzz targets use.
 #[cfg(feature = "gate")]
 #[doc(hidden)]
 pub mod fuzz {
     pub use crate::admin::FuzzedListener;
+    #[cfg(feature = "connector")]
     pub use crate::connector::renew::{FuzzedAnswer, Made};
     pub use crate::renewal::FuzzedRenewal;
 }

@@ -121,6 +121,7 @@ impl Snapshot {
         // By the address of the `client_auth` they are built from: routes without their own share the default one.
         let others = Arc::new(OtherAuthorities::new(known_authorities(config)));
         let mut authorities: HashMap<*const ClientAuth, Arc<Authorities>> = HashMap::new();
+        let renewed = config.renewal_trust().map(Arc::new);
         // What is known of backends that are checked as before stays known.
         let mut checks: Vec<Arc<Checked>> = former.map(Self::checks).unwrap_or_default();
         let renewal = config.renewal.as_ref().map(|renewal| &renewal.route);
@@ -135,9 +136,11 @@ impl Snapshot {
                     let authorities = match authorities.entry(Arc::as_ptr(&terminate.client_auth)) {
                         Entry::Occupied(there) => Arc::clone(there.get()),
                         Entry::Vacant(place) => {
-                            let new = Authorities::new(&terminate.client_auth).map_err(InvalidTls::Trust);
-                            let new = new.map_err(invalid)?.beside(Arc::clone(&others));
-                            Arc::clone(place.insert(Arc::new(new)))
+                            let announce = terminate.client_auth.announce_trust;
+                            let new = Authorities::new(&terminate.client_auth);
+                            let new =
+                                new.and_then(|new| new.beside(Arc::clone(&others)).renewing(renewed.clone(), announce));
+                            Arc::clone(place.insert(Arc::new(new.map_err(InvalidTls::Trust).map_err(invalid)?)))
                         }
                     };
                     let former = former.and_then(|former| former.route(&route.name)?.tls());

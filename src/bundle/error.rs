@@ -40,4 +40,7 @@ pub enum BundleError {
     /// The key is in a token, and cannot be read from there.
     #[error("the key is in a PKCS#11 token and never leaves it")]
     InToken,
+    /// The key is where the request for the certificate was made.
+    #[error("the file has no key: the key is on the device that asked for the certificate")]
+    OnDevice,
 }

@@ -25,6 +25,8 @@ pub enum BundleKey {
     Plain(PlainKey),
     /// A `pkcs11:` URI (RFC 7512).
     Token(String),
+    /// The file has none: the certificate is for a key that the device has made, and keeps.
+    OnDevice,
 }
 
 impl fmt::Debug for BundleKey {
@@ -33,6 +35,7 @@ impl fmt::Debug for BundleKey {
             Self::Encrypted(_) => "Encrypted(…)",
             Self::Plain(_) => "Plain(…)",
             Self::Token(_) => "Token(…)",
+            Self::OnDevice => "OnDevice",
         })
     }
 }
@@ -70,6 +73,7 @@ impl Bundle {
             BundleKey::Encrypted(pem) => decrypt(pem, password)?,
             BundleKey::Plain(key) => key.clone(),
             BundleKey::Token(_) => return Err(BundleError::InToken),
+            BundleKey::OnDevice => return Err(BundleError::OnDevice),
         };
         if fits(&self.chain, &key) { Ok(key.der()) } else { Err(BundleError::KeyDoesNotFit) }
     }

@@ -173,7 +173,8 @@ mod tests {
     fn what_is_written_is_read_back() {
         let token =
             |_: &IssuedCredentials| BundleKey::Token("pkcs11:token=home;object=laptop?pin-source=/p".to_owned());
-        for bundle in [bundle_with(encrypted), bundle_with(plain), bundle_with(token)] {
+        let on_device = |_: &IssuedCredentials| BundleKey::OnDevice;
+        for bundle in [bundle_with(encrypted), bundle_with(plain), bundle_with(token), bundle_with(on_device)] {
             let text = bundle.to_text();
             assert_eq!(Bundle::parse(&text).as_ref(), Ok(&bundle), "{}", *text);
             // As a mail program of Windows or a person may leave it.
@@ -237,6 +238,7 @@ mod tests {
         );
         let token = bundle_with(|_| BundleKey::Token("pkcs11:object=x".to_owned()));
         assert_eq!(token.unlock(PASSWORD), Err(BundleError::InToken));
+        assert_eq!(bundle_with(|_| BundleKey::OnDevice).unlock(PASSWORD), Err(BundleError::OnDevice));
     }
 
     #[test]

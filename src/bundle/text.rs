@@ -29,6 +29,7 @@ const TEXT_MAX: usize = 512;
 const CERTIFICATE: &str = "CERTIFICATE";
 const PLAIN: &str = "PRIVATE KEY";
 const PUBLIC: &str = "public";
+const ON_DEVICE: &str = "on the device";
 
 /// What every version has.
 #[derive(Deserialize)]
@@ -122,6 +123,9 @@ impl Lines<'_> {
 
     fn key(self, text: &Spanned<String>, chain: &[CertificateDer<'static>]) -> Result<BundleKey, BundleError> {
         let key = text.get_ref();
+        if key == ON_DEVICE {
+            return Ok(BundleKey::OnDevice);
+        }
         if key.starts_with("pkcs11:") {
             let fits = key.len() <= TEXT_MAX && key.bytes().all(|byte| byte.is_ascii_graphic());
             return if fits {
@@ -210,6 +214,14 @@ impl Bundle {
                 self.home,
                 self.file_name()
             ),
+            BundleKey::OnDevice => writeln!(
+                out,
+                "# What {} needs to reach {}, without the key, which the device has made. There:\n#\n#   doorward join {} --key \
+                 pkcs11:...",
+                self.device,
+                self.home,
+                self.file_name()
+            ),
             BundleKey::Plain(_) | BundleKey::Token(_) => writeln!(
                 out,
                 "# What {} needs to reach {}, written by \"doorward join\". Keep it private.",
@@ -257,6 +269,9 @@ impl Bundle {
             }
             BundleKey::Token(uri) => {
                 let _ = writeln!(out, "\n# Its key, which is in a token.\nkey = {}", quoted(uri));
+            }
+            BundleKey::OnDevice => {
+                let _ = writeln!(out, "\n# Its key.\nkey = {}", quoted(ON_DEVICE));
             }
         }
         out

@@ -1,4 +1,4 @@
-//! Issues the certificate that a device has asked the gate for.
+//! Issues the certificate that a device has asked the gate for: with the owner's word, or without.
 //!
 //! The gate has stored the request, and is not trusted with it: the device is the one whose certificate the inventory knows by its
 //! fingerprint, and only a signature by the key of that certificate shows that the device has made the request. A request with another
@@ -6,7 +6,9 @@
 
 use rcgen::SubjectPublicKeyInfo;
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::Error;
 use super::authority::certify_device;
@@ -14,8 +16,8 @@ use super::inventory::{CertificateEntry, Inventory, Kind, Status, Store, now};
 use super::issue::copy;
 use super::signer::{self, PassphrasePrompt};
 use crate::model::device_name::DeviceName;
-use crate::model::identity::Sha256;
-use crate::pki::{self, CertificateRequest};
+use crate::model::identity::{Identity, Origin, Sha256};
+use crate::pki::{self, CertificateRequest, Parts, origin};
 
 /// Why a request is not approved.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,10 +42,57 @@ pub enum NotApproved {
     RevokedKey,
 }
 
+/// A certificate that a device has shown to the gate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// SHA-256 of it.
+    pub fingerprint: Sha256,
+    /// If it was renewed without the owner: what it descends from, and when it expires, in seconds since 1970. Whoever says so has
+    /// verified it.
+    pub renewed: Option<(Origin, i64)>,
+}
+
+impl Shown {
+    /// One that the gate has stored: with its SHA-256, and perhaps the certificate itself, which counts as renewed if an authority has
+    /// signed it that `doorward ca renewal` has made here.
+    pub fn stored(inventory: &Inventory, fingerprint: &Sha256, certificate: Option<&CertificateDer<'_>>) -> Self {
+        let own: Vec<Option<Sha256>> =
+            inventory.authorities.iter().map(|authority| Sha256::parse(&authority.fingerprint)).collect();
+        let renewed = certificate.filter(|der| Sha256::of(der) == *fingerprint).and_then(|der| {
+            let (_, read) = X509Certificate::from_der(der).ok()?;
+            let known = inventory.known.iter().filter_map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).ok());
+            // What the owner's authorities sign is in the inventory itself.
+            let mut renewing = known.filter(|one| !own.contains(&Some(Sha256::of(one))));
+            renewing.any(|issuer| pki::has_signed(&issuer, &read)).then_some(())?;
+            Some((origin::of(&Parts::read(der)?).ok()?, read.validity().not_after.timestamp()))
+        });
+        Self { fingerprint: *fingerprint, renewed }
+    }
+
+    /// One that was verified just now.
+    pub fn verified(identity: &Identity) -> Self {
+        let origin = identity.origin.as_deref();
+        Self { fingerprint: identity.fingerprint, renewed: origin.map(|origin| (origin.clone(), identity.not_after)) }
+    }
+
+    /// The entry of the certificate that was issued here: this one, or the one that it descends from.
+    pub fn entry<'a>(&self, inventory: &'a Inventory) -> Option<&'a CertificateEntry> {
+        let (fingerprint, serial) = match &self.renewed {
+            Some((origin, _)) => (origin.fingerprint.to_string(), Some(origin.serial.to_string())),
+            None => (self.fingerprint.to_string(), None),
+        };
+        let mut devices = inventory.certificates.iter().filter(|entry| entry.kind == Kind::Device);
+        devices.find(|entry| {
+            entry.fingerprint.as_ref() == Some(&fingerprint)
+                && serial.as_ref().is_none_or(|serial| entry.serial == *serial)
+        })
+    }
+}
+
 /// A device that asks, and what shows that it does.
 #[derive(Clone, Debug)]
 pub struct Asking<'a> {
-    /// Its certificate.
+    /// Its certificate, as far as that was issued here: the one that it has shown may descend from it.
     pub entry: &'a CertificateEntry,
     /// Whether the request is signed by the key of that certificate.
     pub same_key: bool,
@@ -62,32 +111,38 @@ pub struct Approved {
     pub certificate: CertificateDer<'static>,
 }
 
-/// The device that has sent a request with the certificate of this fingerprint.
+/// The device that has sent a request with this certificate. The owner's command and the process that renews without the owner both
+/// go by this.
 ///
 /// # Errors
 /// Why nothing is issued for it.
 pub fn asking<'a>(
     inventory: &'a Inventory,
-    certificate: &Sha256,
+    shown: &Shown,
     request: &CertificateRequest,
 ) -> Result<Asking<'a>, NotApproved> {
-    let (fingerprint, key) = (certificate.to_string(), request.key().to_string());
-    let devices = || inventory.certificates.iter().filter(|entry| entry.kind == Kind::Device);
-    let entry = devices()
-        .find(|entry| entry.fingerprint.as_ref() == Some(&fingerprint) && entry.issued_at.is_some())
-        .ok_or(NotApproved::Unknown)?;
+    let key = request.key().to_string();
+    let entry = shown.entry(inventory).filter(|entry| entry.issued_at.is_some()).ok_or(NotApproved::Unknown)?;
     if entry.canary {
         return Err(NotApproved::Canary);
     }
-    match inventory.status(entry, now()) {
-        Status::Revoked => return Err(NotApproved::Revoked),
-        Status::Expired => return Err(NotApproved::Expired),
-        Status::Valid | Status::Renewed => {}
+    let status = inventory.status(entry, now());
+    let has_expired = match &shown.renewed {
+        // A device that was renewed again and again has outlived the certificate that it began with.
+        Some((_, not_after)) => *not_after < now().unix_timestamp(),
+        None => status == Status::Expired,
+    };
+    if status == Status::Revoked {
+        return Err(NotApproved::Revoked);
+    }
+    if has_expired {
+        return Err(NotApproved::Expired);
     }
     if !entry.routes.is_empty() {
         return Err(NotApproved::GuestPass);
     }
-    if devices().any(|other| other.revoked_at.is_some() && other.spki.as_ref() == Some(&key)) {
+    let mut devices = inventory.certificates.iter().filter(|entry| entry.kind == Kind::Device);
+    if devices.any(|other| other.revoked_at.is_some() && other.spki.as_ref() == Some(&key)) {
         return Err(NotApproved::RevokedKey);
     }
     Ok(Asking { entry, same_key: entry.spki.as_ref() == Some(&key) })
@@ -100,11 +155,11 @@ pub fn asking<'a>(
 /// If the authority cannot sign it, or the folder cannot be written. [`asking`] is asked before.
 pub fn approve(
     store: &mut Store,
-    certificate: &Sha256,
+    shown: &Shown,
     request: &CertificateRequest,
     passphrase: PassphrasePrompt<'_>,
 ) -> Result<Result<Approved, NotApproved>, Error> {
-    let old = match asking(&store.inventory, certificate, request) {
+    let old = match asking(&store.inventory, shown, request) {
         Ok(asking) => asking.entry.clone(),
         Err(why) => return Ok(Err(why)),
     };
@@ -135,6 +190,10 @@ mod tests {
         CertificateRequest::read(der.der()).expect("a request")
     }
 
+    fn shown(serial: &[u8]) -> Shown {
+        Shown { fingerprint: Sha256::of(serial), renewed: None }
+    }
+
     /// The entry of a certificate with this key.
     fn entry(serial: &str, key: &CertificateRequest) -> CertificateEntry {
         CertificateEntry {
@@ -155,7 +214,7 @@ mod tests {
             change(&mut entry);
             let mut inventory = Inventory::default();
             inventory.certificates.push(entry);
-            asking(&inventory, &Sha256::of(b"01"), request).map(|asking| asking.same_key)
+            asking(&inventory, &shown(b"01"), request).map(|asking| asking.same_key)
         };
         assert_eq!(of(&|_| (), &one), Ok(true));
         assert_eq!(of(&|_| (), &other), Ok(false));
@@ -169,13 +228,44 @@ mod tests {
     }
 
     #[test]
+    fn renewed_certificate_goes_by_what_it_descends_from() {
+        use crate::model::identity::Serial;
+
+        let key = request(&KeyType::P256.generate().expect("a key"));
+        let in_days = |days| (now() + Duration::days(days)).unix_timestamp();
+        let of = |change: &dyn Fn(&mut CertificateEntry), serial: &str, days| {
+            let mut entry = entry("01", &key);
+            change(&mut entry);
+            let inventory = Inventory { certificates: vec![entry], ..Inventory::default() };
+            let origin = Origin {
+                authority: Sha256::of(b"authority"),
+                serial: Serial::parse(serial).expect("a serial number"),
+                fingerprint: Sha256::of(b"01"),
+            };
+            let shown = Shown { fingerprint: Sha256::of(b"renewed"), renewed: Some((origin, in_days(days))) };
+            asking(&inventory, &shown, &key).map(|asking| asking.same_key)
+        };
+        assert_eq!(of(&|_| (), "01", 1), Ok(true));
+        assert_eq!(
+            of(&|entry| entry.not_after = Some(now() - Duration::DAY), "01", 1),
+            Ok(true),
+            "it has outlived that"
+        );
+        assert_eq!(of(&|_| (), "01", -1), Err(NotApproved::Expired));
+        assert_eq!(of(&|_| (), "02", 1), Err(NotApproved::Unknown));
+        assert_eq!(of(&|entry| entry.revoked_at = Some(now()), "01", 1), Err(NotApproved::Revoked));
+        assert_eq!(of(&|entry| entry.canary = true, "01", 1), Err(NotApproved::Canary));
+        assert_eq!(of(&|entry| entry.routes = vec!["nas".to_owned()], "01", 1), Err(NotApproved::GuestPass));
+    }
+
+    #[test]
     fn key_of_a_revoked_certificate_is_not_certified_again() {
         let [one, lost] = [0; 2].map(|_| request(&KeyType::P256.generate().expect("a key")));
         let mut certificates = vec![entry("01", &lost), entry("02", &one)];
         certificates[0].revoked_at = Some(now());
         let inventory = Inventory { certificates, ..Inventory::default() };
-        let asked = asking(&inventory, &Sha256::of(b"02"), &lost);
+        let asked = asking(&inventory, &shown(b"02"), &lost);
         assert_eq!(asked.map(|asking| asking.same_key), Err(NotApproved::RevokedKey));
-        assert!(asking(&inventory, &Sha256::of(b"02"), &one).is_ok());
+        assert!(asking(&inventory, &shown(b"02"), &one).is_ok());
     }
 }

@@ -101,6 +101,10 @@ pub enum Error {
         /// The other one.
         other: String,
     },
+    /// A new device: its key is that of a certificate that is revoked, of this name.
+    KeyOfRevoked(String),
+    /// A new device: its key is that of the certificate of this name.
+    KeyOfOtherDevice(String),
     /// Not a device: this is the name of the gate's certificate.
     IsServer(String),
     /// The certificate of this device was not issued here, so it cannot be renewed.
@@ -260,6 +264,15 @@ impl fmt::Display for Error {
             Self::FilesOfOtherDevice { name, other } => {
                 write!(f, "{name} would overwrite files of {other}\n  choose another name")
             }
+            Self::KeyOfRevoked(name) => write!(
+                f,
+                "the key of this request is that of {name}, whose certificate is revoked\n  the device has to make a new key"
+            ),
+            Self::KeyOfOtherDevice(name) => write!(
+                f,
+                "the key of this request has a certificate already, which is called {name}\n  to extend it: doorward ca renew {}",
+                shell::word(name)
+            ),
             Self::IsServer(name) => {
                 write!(f, "{name} is the gate, not a device\n  renew its certificate: doorward ca renew --server")
             }

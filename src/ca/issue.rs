@@ -126,7 +126,7 @@ pub(super) fn copy(entry: &CertificateEntry, pem: &str) -> NewFile {
 }
 
 /// A name belongs to one device, and so do the names of its files.
-fn check_name_is_free(inventory: &Inventory, name: &DeviceName) -> Result<(), Error> {
+pub(super) fn check_name_is_free(inventory: &Inventory, name: &DeviceName) -> Result<(), Error> {
     // A guest may get another pass, or become a device for longer.
     let current = inventory.current(name.as_str(), Kind::Device).filter(|entry| entry.routes.is_empty());
     if let Some(entry) = current {

@@ -15,6 +15,8 @@ pub mod inventory;
 pub mod issue;
 pub mod list;
 pub mod renew;
+pub mod renewal;
+pub mod request;
 pub mod revoke;
 pub mod server;
 pub mod server_authority;

@@ -1,6 +1,6 @@
 //! Renews a device certificate.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rcgen::SubjectPublicKeyInfo;
 use rustls::pki_types::CertificateDer;
@@ -13,8 +13,10 @@ use super::authority::certify_device;
 use super::device_files::{DeviceFiles, DeviceFolder, new_kit};
 use super::inventory::{CertificateEntry, Inventory, Kind, Store, now};
 use super::issue::{copy, gate};
+use super::request;
 use super::revoke::{self, WrittenList};
 use super::signer::{self, PassphrasePrompt};
+use crate::bundle::{Bundle, BundleKey};
 use crate::enrolment::{Form, Reachable};
 use crate::files::{Access, NewFile};
 use crate::model::device_name::{DeviceName, is_called};
@@ -55,6 +57,8 @@ pub struct RenewedDevice {
     pub certificate: PathBuf,
     /// All files of the device, if its key is in the folder.
     pub files: Option<DeviceFiles>,
+    /// What "doorward join" takes, without a key, if the key is not in the folder.
+    pub bundle: Option<PathBuf>,
     /// The serial numbers of the certificates that were revoked.
     pub revoked: Vec<String>,
     /// The new revocation list, if something was revoked.
@@ -82,6 +86,7 @@ pub fn device(
     let mut entry = CertificateEntry::issued(name.as_str(), Kind::Device, &authority.id, &certificate);
     entry.renews = Some(old.serial.clone());
     let certificate_file = folder.file(Form::Certificate, &name);
+    let mut bundle = None;
     let mut files = vec![copy(&entry, &certificate.certificate_pem())];
     let device_files = match &credentials {
         None => {
@@ -90,6 +95,13 @@ pub fn device(
                 contents: certificate.certificate_pem().into(),
                 access: Access::Public,
             });
+            let gate = gate(store, reachable)?;
+            let file = request::bundle_file(&gate, &name, folder, certificate.certificate().clone());
+            // A file that has the key is not replaced by one that has not.
+            if let Some(file) = file.filter(|file| is_without_key(store, folder, &file.path)) {
+                bundle = Some(Store::join(store.folder(), &file.path));
+                files.push(file);
+            }
             None
         }
         Some(credentials) => {
@@ -123,6 +135,7 @@ pub fn device(
         old_not_after: old.not_after,
         certificate: Store::join(store.folder(), &certificate_file),
         files: device_files,
+        bundle,
         revoked,
         list,
         name,
@@ -141,6 +154,15 @@ fn find(inventory: &Inventory, name: &str) -> Result<CertificateEntry, Error> {
         Some(entry) if entry.issued_at.is_none() => Error::NotIssuedHere(name),
         Some(_) => Error::Revoked(name),
         None => Error::UnknownDevice(name),
+    })
+}
+
+/// Whether there is no such file, or one of a device that has its key.
+fn is_without_key(store: &Store, folder: &DeviceFolder, file: &Path) -> bool {
+    let found = folder.read(store, file).ok().flatten();
+    found.is_none_or(|text| {
+        let text = String::from_utf8(text).unwrap_or_default();
+        Bundle::parse(&text).is_ok_and(|bundle| bundle.key == BundleKey::OnDevice)
     })
 }
 

@@ -4,7 +4,7 @@
 pub const OK: u8 = 0;
 /// An unexpected error.
 pub const UNEXPECTED: u8 = 1;
-/// The command line is wrong (clap's own code), or a file it names.
+/// The command line is wrong (clap's own code), or a file it names, or the token with the key of a device.
 pub const USAGE: u8 = 2;
 /// The configuration has errors.
 pub const CONFIG: u8 = 3;
@@ -40,7 +40,7 @@ pub(super) const HELP: &str = "\
 Exit codes:
   0  success, or yes
   1  unexpected error
-  2  the command line is wrong, or a file it names
+  2  the command line is wrong, or a file it names, or the token with the key of a device
   3  the configuration has errors
   4  the gate cannot start, for example because an address is in use; upgrade: it was not replaced
   5  the gate stopped, but had to cut connections that did not end in time

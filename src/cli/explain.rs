@@ -150,6 +150,9 @@ fn explain(snapshot: &Snapshot, server_name: Option<&ServerName>, chain: &[Certi
         RouteAccess::Terminate { tls, .. } => tls.judge(chain, UnixTime::now()),
     };
     let certificate = identity.as_ref().map(|identity| printable(&identity.display_name(), 128));
+    let origin = identity.as_ref().and_then(|identity| identity.origin.as_ref());
+    let origin =
+        origin.map(|origin| format!(" (renewed without you: it descends from the certificate {})", origin.serial));
     match verdict {
         Err(cause) => {
             let client = certificate.as_ref().map_or_else(String::new, |client| format!("{client}, route {name:?}: "));
@@ -159,8 +162,9 @@ fn explain(snapshot: &Snapshot, server_name: Option<&ServerName>, chain: &[Certi
             admitted: true,
             route: Some(name.to_owned()),
             explanation: format!(
-                "{asked} leads to route {name:?}, which admits {} to {backends}",
-                certificate.as_deref().unwrap_or("clients without a certificate")
+                "{asked} leads to route {name:?}, which admits {}{} to {backends}",
+                certificate.as_deref().unwrap_or("clients without a certificate"),
+                origin.unwrap_or_default()
             ),
             certificate,
             stage: None,

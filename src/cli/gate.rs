@@ -115,6 +115,9 @@ pub(super) enum Command {
     /// Order public certificates for the process at stdin: a part of "doorward run"
     #[command(hide = true)]
     AcmeAgent(run::RunArgs),
+    /// Renew certificates of devices for the process at stdin: a part of "doorward run"
+    #[command(hide = true)]
+    Renewer(run::RunArgs),
 }
 
 /// Runs a command.
@@ -144,6 +147,7 @@ pub(super) fn run(command: Command) -> ExitCode {
         Command::Launcher(args) => run::launch(&args),
         Command::Notifier(args) => notify::send(&args),
         Command::AcmeAgent(args) => run::order(&args),
+        Command::Renewer(args) => run::renew(&args),
     }
 }
 

@@ -96,7 +96,7 @@ struct Cli {
 enum Command {
     #[cfg(feature = "gate")]
     #[command(flatten)]
-    Gate(gate::Command),
+    Gate(Box<gate::Command>),
     #[cfg(feature = "connector")]
     #[command(flatten)]
     Device(connector::Command),
@@ -128,7 +128,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit());
     match cli.command {
         #[cfg(feature = "gate")]
-        Command::Gate(command) => gate::run(command),
+        Command::Gate(command) => gate::run(*command),
         #[cfg(feature = "connector")]
         Command::Device(command) => connector::run(&command),
         Command::Help(args) => help::run(&args),

@@ -23,6 +23,7 @@ use crate::server::service_manager::{Message, tell};
 use crate::server::{Inherited, Opened, Requests, Server, StartError, Stopped};
 use crate::sys::activation;
 use crate::telemetry::log::{self, Log};
+use crate::unattended::{self, RenewerError};
 
 /// The options of `doorward run`.
 #[derive(Args, Debug)]
@@ -142,6 +143,19 @@ pub(super) fn order(args: &RunArgs) -> ExitCode {
         Ok(()) => exit::OK.into(),
         Err(error @ AgentError::NoChannel) => failed(exit::USAGE, &error),
         Err(error) => failed(exit::UNEXPECTED, &format!("no public certificate can be ordered: {error}")),
+    }
+}
+
+/// `doorward renewer`
+pub(super) fn renew(args: &RunArgs) -> ExitCode {
+    let file = match args.config() {
+        Ok(file) => file,
+        Err(message) => return failed(exit::CONFIG, &message),
+    };
+    match unattended::renewer(&file) {
+        Ok(()) => exit::OK.into(),
+        Err(error @ RenewerError::NoChannel) => failed(exit::USAGE, &error),
+        Err(error) => failed(exit::UNEXPECTED, &format!("no certificate can be renewed without the owner: {error}")),
     }
 }
 

@@ -115,6 +115,11 @@ fn text(status: &Status, clock: &Clock) -> String {
     if let Some(public) = &status.public_certificate {
         fact("certificate", &public.line);
     }
+    if let Some(unattended) = &status.unattended_renewal {
+        let runs = "certificates of devices are renewed without you".to_owned();
+        let error = unattended.error.as_ref();
+        fact("renewal", &error.map_or(runs, |error| format!("certificates are NOT renewed without you: {error}")));
+    }
     for expiring in status.expiries.iter().take(EXPIRIES_MAX) {
         let date = expiring.at.split('T').next().unwrap_or_default();
         let when = match expiring.days_left {
@@ -222,6 +227,7 @@ mod tests {
             routes: vec![route(&["nas.home.example"], 1), route(&["a.home.example", "b.home.example"], 0)],
             host_names: Vec::new(),
             public_certificate: None,
+            unattended_renewal: None,
             expiries: [-1, 0, 1, 2, 3, 4].map(expiring).into(),
             accepted: 2,
             rejected: 1,

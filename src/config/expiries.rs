@@ -44,6 +44,10 @@ pub fn expiries(config: &Config) -> Vec<Expiry> {
             }
         }
     }
+    if let Some(issuer) = config.renewal.as_ref().and_then(|renewal| renewal.issuer.as_ref()) {
+        let name = issuer.file.display().to_string();
+        all.push(Expiry { at: issuer.not_after, kind: Kind::TrustAnchor, name, renewed_since: None });
+    }
     // That a guest pass expires is what it is for.
     let devices =
         config.metrics.inventory.iter().flat_map(|inventory| &inventory.devices).filter(|device| !device.guest);

@@ -50,6 +50,7 @@ mod suggest;
 mod syntax;
 mod values;
 
+use crate::ca::inventory::Inventory;
 pub(crate) use check::notify::topic as ntfy_topic;
 use credentials::Credentials;
 pub(crate) use error::START_ANEW;
@@ -205,6 +206,14 @@ pub fn load_renewal_folder(file: &Path) -> Result<Option<checked::StateFolder>, 
         report.finish()?;
         folder.ok_or_else(|| ConfigErrors::new(Vec::new()))
     })
+}
+
+/// Reads the inventory that `metrics.inventory` names, whole.
+///
+/// # Errors
+/// In words, why it cannot be read.
+pub fn load_inventory(file: &Path) -> Result<Inventory, String> {
+    check::inventory::whole(file).map_err(|problem| problem.message)
 }
 
 fn text_of(file: &Path) -> Result<String, ConfigErrors> {

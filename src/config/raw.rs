@@ -16,7 +16,7 @@ pub(super) use self::acme::{RawAcme, RawEab};
 pub(super) use self::acme_dns::RawDns;
 pub(super) use self::backend_tls::RawBackendTls;
 pub(super) use self::health::RawHealth;
-pub(super) use self::renewal::RawRenewal;
+pub(super) use self::renewal::{RawRenewal, RawRenewalIssuer};
 pub(super) use self::route::{RawRoute, RawWake};
 use super::reader::{Purpose, Scalar, Table};
 use super::report::{Given, Place, Report, Text};

@@ -39,7 +39,9 @@ pub(super) fn answer(
         lifetime: Some(Instant::now() + http::TIMEOUT + END),
     };
     let reporter = Arc::clone(gate);
-    match service.serve(&authorized, source, move |asked| reporter.renewal_asked(source, asked)) {
+    let certificate = client.chain().and_then(|chain| chain.certificates.first()).cloned();
+    let report = move |asked| reporter.renewal_asked(source, asked);
+    match service.serve(&authorized, certificate.as_ref(), source, Arc::clone(&gate.desk), report) {
         Ok(stream) => Ok(client.established(Path::Copy, Connection::Plain(stream), limits, told)?),
         Err(NotServed::NoDevice) => Err(client.refuse(Rejection::silent(Cause::NoCertificate)).into()),
         Err(NotServed::Io(error)) => {

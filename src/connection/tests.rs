@@ -6,18 +6,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::PrivateKeyDer;
 use rustls::{AlertDescription, ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
+use self::home::{CERTIFICATES, Home};
 use super::*;
 use crate::config::checked;
 use crate::model::close::Ending;
 
 mod challenge;
+mod home;
 
 const NAME: &str = "nas.home.example";
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
@@ -25,49 +26,27 @@ const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rust
 /// A gate, and a device that may reach a backend which never answers.
 struct Scene {
     config: checked::Config,
-    authority: CertificateDer<'static>,
-    device: (CertificateDer<'static>, Vec<u8>),
-    _folder: tempfile::TempDir,
+    home: Home,
     _backend: (Socket, Vec<Socket>),
 }
 
 impl Scene {
     fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = params.self_signed(&key).expect("a certificate");
-        let issuer = Issuer::new(params, key);
-        let leaf = |name: &str, usage| {
-            let key = KeyPair::generate().expect("a key");
-            let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
-            params.extended_key_usages = vec![usage];
-            (params.signed_by(&key, &issuer).expect("a certificate"), key)
-        };
-        let (server, server_key) = leaf(NAME, ExtendedKeyUsagePurpose::ServerAuth);
-        let (device, device_key) = leaf("alice-phone", ExtendedKeyUsagePurpose::ClientAuth);
-        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).expect("a file");
-        write("ca.pem", authority.pem());
-        write("gate.pem", server.pem());
-        write("key.pem", server_key.serialize_pem());
+        let home = Home::new(NAME);
         let (address, backend) = mute_backend();
         let text = format!(
-            "[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n[certificate]\nchain = \"gate.pem\"\n\
-             key = \"key.pem\"\n[client_auth]\ntrust = [\"ca.pem\"]\n[timeouts]\ndial = \"60s\"\n[[route]]\nname = \"nas\"\n\
+            "[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n{CERTIFICATES}[timeouts]\ndial = \"60s\"\n[[route]]\nname = \"nas\"\n\
              server_names = [\"{NAME}\"]\nbackends = [\"{address}\"]\nallow = [\"any\"]\n"
         );
-        let config = crate::config::parse(&text, &folder.path().join("doorward.toml")).expect("a configuration");
-        let device = (device.der().clone(), device_key.serialize_der());
-        Self { config, authority: authority.der().clone(), device, _folder: folder, _backend: backend }
+        Self { config: home.config(&text), home, _backend: backend }
     }
 
     /// The device connects. Gives the gate's side, and what the device sees in the end.
     async fn connect(&self, version: &'static SupportedProtocolVersion) -> (Accepted, JoinHandle<Seen>) {
         let mut roots = RootCertStore::empty();
-        roots.add(self.authority.clone()).expect("a trust anchor");
+        roots.add(self.home.authority.clone()).expect("a trust anchor");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let (certificate, key) = self.device.clone();
+        let (certificate, key) = self.home.device.clone();
         let config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[version])
             .expect("a version")

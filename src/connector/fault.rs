@@ -7,6 +7,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::{AlertDescription, CertificateError};
 
 use super::tls::Tls;
+use super::token::TokenError;
 
 /// Why no address was reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,12 +34,26 @@ pub enum Failure {
         /// What is wrong.
         fault: Fault,
     },
+    /// The token with the device's key; the gate was not asked.
+    Token(TokenError),
 }
 
 impl Failure {
     /// Whether it may be gone in a moment, as after a change of the network; the gate has refused nothing.
     pub const fn is_passing(&self) -> bool {
-        matches!(self, Self::Unreached(_) | Self::Gate { fault: Fault::Silent | Fault::Closed, .. })
+        match self {
+            Self::Unreached(_) | Self::Gate { fault: Fault::Silent | Fault::Closed, .. } => true,
+            Self::Token(error) | Self::Gate { fault: Fault::Token(error), .. } => error.is_passing(),
+            Self::Gate { .. } => false,
+        }
+    }
+
+    /// What is wrong with the token, if that is it.
+    pub const fn token(&self) -> Option<&TokenError> {
+        match self {
+            Self::Token(error) | Self::Gate { fault: Fault::Token(error), .. } => Some(error),
+            _ => None,
+        }
     }
 }
 
@@ -58,6 +73,8 @@ pub enum Fault {
     Closed,
     /// No answer in time.
     Silent,
+    /// The token with the device's key did not sign.
+    Token(TokenError),
     /// Anything else.
     Io(io::ErrorKind),
 }
@@ -70,6 +87,9 @@ impl Fault {
             (Some(rustls::Error::AlertReceived(alert)), _) => Self::Alert(*alert),
             (Some(rustls::Error::InvalidCertificate(fault)), _) => Self::GateCertificate(fault.clone(), tls.refused()),
             (Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)), _) => Self::NotTls,
+            (Some(rustls::Error::Other(rustls::OtherError(other))), _) if other.is::<TokenError>() => {
+                other.downcast_ref().cloned().map_or(Self::Closed, Self::Token)
+            }
             (Some(other), _) => Self::Protocol(other.to_string()),
             (
                 None,
@@ -77,7 +97,7 @@ impl Fault {
                 | ErrorKind::ConnectionReset
                 | ErrorKind::ConnectionAborted
                 | ErrorKind::BrokenPipe,
-            ) => Self::Closed,
+            ) => tls.token().and_then(|key| key.token().late()).map_or(Self::Closed, Self::Token),
             (None, ErrorKind::TimedOut) => Self::Silent,
             (None, kind) => Self::Io(kind),
         }

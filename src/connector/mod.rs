@@ -17,3 +17,4 @@ pub mod source;
 pub mod ssh;
 pub mod stdio;
 pub mod tls;
+pub mod token;

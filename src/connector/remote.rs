@@ -1,11 +1,12 @@
 //! A route of a home, with all that it takes to connect to it.
 
-use rustls::pki_types::{InvalidDnsNameError, PrivateKeyDer, ServerName as TlsName};
+use rustls::pki_types::{InvalidDnsNameError, ServerName as TlsName};
 
 use super::dial::Endpoint;
 use super::homes::Target;
 use super::refusal::{Facts, validity};
 use super::tls::{Tls, TlsError};
+use super::token::{InvalidUri, Token, TokenUri};
 use crate::bundle::{Bundle, BundleKey, Trust};
 
 /// A route of a home, to be connected to.
@@ -26,9 +27,14 @@ pub enum Unusable {
     /// The key is encrypted.
     #[error("the key in this file is encrypted\n  take it over first, with its password: doorward join FILE")]
     Encrypted,
-    /// The key is in a token.
-    #[error("the key is in a PKCS#11 token, which this program was built without\n  build it with the feature pkcs11")]
-    Token,
+    /// The key is on the device, and the file does not say where.
+    #[error(
+        "this file has no key: it was made for one that is on this device\n  name it: doorward join FILE --key pkcs11:…"
+    )]
+    OnDevice,
+    /// A URI that cannot be used.
+    #[error(transparent)]
+    Uri(#[from] InvalidUri),
     /// The certificate or the key.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -45,16 +51,17 @@ impl From<InvalidDnsNameError> for Unusable {
 
 /// The TLS settings of the device of a bundle: one for all its routes, so that they share what is resumed.
 pub fn tls_of(bundle: &Bundle) -> Result<Tls, Unusable> {
-    let key: PrivateKeyDer<'static> = match &bundle.key {
-        BundleKey::Plain(key) => key.der(),
-        BundleKey::Encrypted(_) => return Err(Unusable::Encrypted),
-        BundleKey::Token(_) => return Err(Unusable::Token),
-    };
     let authorities = match &bundle.trust {
         Trust::Authorities(authorities) => Some(authorities.as_slice()),
         Trust::Public => None,
     };
-    Ok(Tls::new(authorities, bundle.chain.clone(), &key)?)
+    let chain = bundle.chain.clone();
+    Ok(match &bundle.key {
+        BundleKey::Plain(key) => Tls::new(authorities, chain, &key.der())?,
+        BundleKey::Token(uri) => Tls::with_token(authorities, chain, Token::of(&TokenUri::parse(uri)?))?,
+        BundleKey::Encrypted(_) => return Err(Unusable::Encrypted),
+        BundleKey::OnDevice => return Err(Unusable::OnDevice),
+    })
 }
 
 impl Remote {

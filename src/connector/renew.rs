@@ -18,6 +18,7 @@ use base64::engine::general_purpose::STANDARD;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName as TlsName};
 use time::OffsetDateTime;
+use tokio::task::spawn_blocking;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use self::http::{Answer, Asked, Request};
@@ -25,7 +26,9 @@ use super::dial::Endpoint;
 use super::fault::Failure;
 use super::homes::{Home, Homes, HomesError};
 use super::refusal::{Facts, validity};
-use super::tls::{Tls, TlsError};
+use super::remote::{Unusable, tls_of};
+use super::tls::Tls;
+use super::token::{Token, TokenError, TokenKey, TokenUri};
 use crate::bundle::{Bundle, BundleKey, PlainKey, Trust};
 use crate::model::identity::Sha256;
 use crate::model::names::{ServerName, printable};
@@ -88,14 +91,18 @@ pub enum RenewError {
         /// The home.
         home: String,
     },
-    /// The key is in a token.
+    /// A new key is wanted in a token.
     #[error(
-        "the key of {home} is in a token, which cannot sign requests yet\n  ask the owner of the home for a new certificate"
+        "the key of {home} is in a token, where this program makes no keys\n  make one there with the token's own program, then: \
+         doorward join --request URI, and have the owner sign that"
     )]
-    Token {
+    NewInToken {
         /// The home.
         home: String,
     },
+    /// The token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// Nothing was answered.
     #[error("{sentence}")]
     NotReached {
@@ -122,7 +129,7 @@ pub enum RenewError {
     },
     /// The certificate or the key.
     #[error(transparent)]
-    Tls(#[from] TlsError),
+    Unusable(#[from] Unusable),
     /// The key cannot sign.
     #[error("the key cannot sign a request: {0}")]
     Sign(String),
@@ -141,29 +148,21 @@ pub async fn renew(
     let name = || home.name.clone();
     let bundle = &home.bundle;
     let server_name = server_name.or(bundle.renewal.as_ref()).ok_or_else(|| RenewError::NoService { home: name() })?;
-    let current = match &bundle.key {
-        BundleKey::Plain(key) => key.der(),
+    let next = match &bundle.key {
         BundleKey::Encrypted(_) => return Err(RenewError::Encrypted { home: name() }),
-        BundleKey::Token(_) => return Err(RenewError::Token { home: name() }),
-    };
-    let next = match (pending::read(homes, &home.name)?, key) {
-        (Some(waiting), _) => waiting,
-        (None, Key::Same) => key_pair(&current)?,
-        (None, Key::New) => {
-            let new = keys::KeyType::P256.generate().map_err(|error| RenewError::Sign(error.to_string()))?;
-            pending::keep(homes, &home.name, &new)?;
-            new
-        }
+        BundleKey::Token(_) if key == Key::New => return Err(RenewError::NewInToken { home: name() }),
+        BundleKey::Token(uri) => Next::in_token(bundle, uri).await?,
+        BundleKey::Plain(_) | BundleKey::OnDevice => Next::in_file(homes, home, key)?,
     };
     let service = Service::of(home, server_name)?;
-    let tls = tls_of(bundle, bundle.chain.clone(), &current)?;
-    let body = STANDARD.encode(request(bundle, &next)?);
+    let tls = tls_of(bundle)?;
+    let body = STANDARD.encode(&next.request);
     let answer = service.ask(&tls, Request::post(SIMPLE_REENROLL, body)).await?;
     let answered = match answer {
         Answer { status: 200, body, .. } => body,
         Answer { status: 202, again, .. } => {
             let again = again.unwrap_or(AGAIN).clamp(AGAIN_MIN, AGAIN_MAX);
-            return Ok(Attempt::Waits { again, key: Sha256::of(&next.subject_public_key_info()) });
+            return Ok(Attempt::Waits { again, key: Sha256::of(&next.spki) });
         }
         Answer { status, body, .. } => {
             let sentence = sentence(status, &body);
@@ -175,11 +174,11 @@ pub async fn renew(
         }
     };
     let wrong = |what: &str| RenewError::Answer { home: name(), what: what.to_owned() };
-    let chain = chain_of(&answered, &next).ok_or_else(|| wrong("no certificate for the key of the request"))?;
+    let chain = chain_of(&answered, &next.spki).ok_or_else(|| wrong("no certificate for the key of the request"))?;
     let not_after = next_end(bundle, &chain).map_err(wrong)?;
-    let next_key = PrivateKeyDer::try_from(next.serialize_der()).map_err(wrong)?;
     // Tried before the earlier one is given up.
-    let tls = tls_of(bundle, chain.clone(), &next_key)?;
+    let renewed = Bundle { chain, key: next.key, ..bundle.clone() };
+    let tls = tls_of(&renewed)?;
     let tried = service.ask(&tls, Request::get(CACERTS)).await?;
     if tried.status != 200 {
         return Err(wrong(&format!(
@@ -187,12 +186,47 @@ pub async fn renew(
             sentence(tried.status, &tried.body)
         )));
     }
-    homes.keep(
-        &home.name,
-        &Bundle { chain, key: BundleKey::Plain(PlainKey::new(&next.serialize_der())), ..bundle.clone() },
-    )?;
+    homes.keep(&home.name, &renewed)?;
     pending::remove(homes, &home.name)?;
     Ok(Attempt::Renewed { not_after })
+}
+
+/// The key of the next certificate, and a request that it has signed.
+struct Next {
+    request: Vec<u8>,
+    spki: Vec<u8>,
+    key: BundleKey,
+}
+
+impl Next {
+    fn in_file(homes: &Homes, home: &Home, key: Key) -> Result<Self, RenewError> {
+        let pair = match (pending::read(homes, &home.name)?, key, &home.bundle.key) {
+            (Some(waiting), _, _) => waiting,
+            (None, Key::Same, BundleKey::Plain(key)) => key_pair(&key.der())?,
+            (None, Key::Same, _) => return Err(Unusable::OnDevice.into()),
+            (None, Key::New, _) => {
+                let new = keys::KeyType::P256.generate().map_err(|error| RenewError::Sign(error.to_string()))?;
+                pending::keep(homes, &home.name, &new)?;
+                new
+            }
+        };
+        Ok(Self {
+            request: request(&home.bundle, &pair)?,
+            spki: pair.subject_public_key_info(),
+            key: BundleKey::Plain(PlainKey::new(&pair.serialize_der())),
+        })
+    }
+
+    /// The same key. The token may wait for a touch, so it signs on another thread.
+    async fn in_token(bundle: &Bundle, uri: &str) -> Result<Self, RenewError> {
+        let token = Token::of(&TokenUri::parse(uri).map_err(Unusable::from)?);
+        let certificate = bundle.chain.first().ok_or(Unusable::OnDevice)?;
+        let key = TokenKey::of_certificate(token, certificate)?;
+        let (spki, device) = (key.spki().to_vec(), bundle.device.to_string());
+        let signed = spawn_blocking(move || key.request(Some(&device))).await;
+        let request = signed.map_err(|error| RenewError::Sign(error.to_string()))??;
+        Ok(Self { request, spki, key: bundle.key.clone() })
+    }
 }
 
 /// The renewal service of a home.
@@ -233,14 +267,6 @@ impl Service {
     }
 }
 
-fn tls_of(bundle: &Bundle, chain: Vec<CertificateDer<'static>>, key: &PrivateKeyDer<'_>) -> Result<Tls, TlsError> {
-    let authorities = match &bundle.trust {
-        Trust::Authorities(authorities) => Some(authorities.as_slice()),
-        Trust::Public => None,
-    };
-    Tls::new(authorities, chain, key)
-}
-
 fn key_pair(key: &PrivateKeyDer<'_>) -> Result<KeyPair, RenewError> {
     KeyPair::try_from(key).map_err(|error| RenewError::Sign(error.to_string()))
 }
@@ -255,13 +281,11 @@ fn request(bundle: &Bundle, key: &KeyPair) -> Result<Vec<u8>, RenewError> {
 }
 
 /// The certificate for this key first, and behind it those that come with it.
-fn chain_of(body: &[u8], key: &KeyPair) -> Option<Vec<CertificateDer<'static>>> {
+fn chain_of(body: &[u8], spki: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
     let text: Vec<u8> = body.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
     let mut all = certs_only::decode(&STANDARD.decode(text).ok()?)?;
-    let spki = key.subject_public_key_info();
-    let fits = |der: &CertificateDer<'_>| {
-        X509Certificate::from_der(der).is_ok_and(|(_, one)| one.public_key().raw == spki.as_slice())
-    };
+    let fits =
+        |der: &CertificateDer<'_>| X509Certificate::from_der(der).is_ok_and(|(_, one)| one.public_key().raw == spki);
     let own = all.iter().position(fits)?;
     all.swap(0, own);
     Some(all)

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use super::homes::{Home, Homes, HomesError, Joined, NotFound, Target, read_bundle};
 use super::remote::{Remote, Unusable, tls_of};
 use super::tls::Tls;
-use crate::bundle::{Bundle, BundleRoute};
+use crate::bundle::{Bundle, BundleKey, BundleRoute};
 
 /// The homes of a user.
 #[derive(Debug)]
@@ -183,6 +183,10 @@ impl Files {
             Self::Joined(homes) => homes.joined(),
             Self::One(file) => {
                 let bundle = read_bundle(file)?;
+                // The library of a token is run, and a file may come from anywhere: it is named by the user alone.
+                if let BundleKey::Token(_) = bundle.key {
+                    return Err(HomesError::TokenOfFile { path: file.clone() });
+                }
                 let home = Home { name: bundle.home.to_string(), bundle, file: file.clone() };
                 Ok(Joined { homes: vec![home], broken: Vec::new() })
             }

@@ -133,7 +133,7 @@ impl SshFolder {
         match change(&before) {
             None => Ok(()),
             // An empty file says nothing that a missing one does not.
-            Some(after) if after.is_empty() && file == self.config() => fs::remove_file(&file),
+            Some(after) if after.is_empty() && !self.config().is_symlink() => fs::remove_file(&file),
             Some(after) => replace(&file, &after),
         }
     }

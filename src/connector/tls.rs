@@ -10,11 +10,14 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 
+use super::token::{Token, TokenError, TokenKey};
+
 /// The TLS settings of one device at one home. The sessions of its connections are resumed if the gate permits it.
 #[derive(Clone)]
 pub struct Tls {
     config: Arc<ClientConfig>,
     refused: Arc<Mutex<Option<CertificateDer<'static>>>>,
+    token: Option<TokenKey>,
 }
 
 impl fmt::Debug for Tls {
@@ -41,6 +44,9 @@ pub enum TlsError {
     /// A setting of rustls.
     #[error("TLS cannot be set up: {0}")]
     Setup(rustls::Error),
+    /// The token with the key.
+    #[error(transparent)]
+    Token(#[from] TokenError),
 }
 
 impl Tls {
@@ -54,6 +60,18 @@ impl Tls {
         let identity = CertifiedKey::new(chain, signer);
         identity.keys_match().map_err(TlsError::Identity)?;
         Self::with_identity(authorities, identity)
+    }
+
+    /// The same with a key in a token, which is not asked yet.
+    pub fn with_token(
+        authorities: Option<&[CertificateDer<'static>]>,
+        chain: Vec<CertificateDer<'static>>,
+        token: Arc<Token>,
+    ) -> Result<Self, TlsError> {
+        let none = || TlsError::Identity(rustls::Error::NoCertificatesPresented);
+        let key = TokenKey::of_certificate(token, chain.first().ok_or_else(none)?)?;
+        let tls = Self::with_identity(authorities, CertifiedKey::new(chain, Arc::new(key.clone())))?;
+        Ok(Self { token: Some(key), ..tls })
     }
 
     /// The same with a key that signs elsewhere.
@@ -71,7 +89,25 @@ impl Tls {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
-        Ok(Self { config: Arc::new(config), refused })
+        Ok(Self { config: Arc::new(config), refused, token: None })
+    }
+
+    /// Makes the key ready to sign, and asks the user for the PIN of its token if that is needed. Blocks.
+    ///
+    /// # Errors
+    /// Why the token cannot be used.
+    pub fn unlock(&self) -> Result<(), TokenError> {
+        self.token.as_ref().map_or(Ok(()), TokenKey::unlock)
+    }
+
+    /// Whether the key can be used without asking the user.
+    pub fn is_unattended(&self) -> bool {
+        self.token.as_ref().is_none_or(|key| key.token().is_unattended())
+    }
+
+    /// The key, if it is in a token.
+    pub(super) const fn token(&self) -> Option<&TokenKey> {
+        self.token.as_ref()
     }
 
     pub(super) fn config(&self) -> Arc<ClientConfig> {

@@ -22,6 +22,7 @@ use crate::explain::recent::{self, Wanted};
 use crate::gate::Gate;
 use crate::history::Trouble;
 use crate::model::rejection::Reason;
+use crate::model::renewal::UnattendedState;
 use crate::notify::ReceiverState;
 use crate::overview::Overview;
 use crate::reload::policy_report::Difference;
@@ -214,6 +215,7 @@ pub(super) fn status(
         routes: routes.collect(),
         host_names: gate.directory.resolver.names().iter().map(|host| ToldName::new(host, now)).collect(),
         public_certificate: gate.public_certificate().map(|public| Box::new(public.told(&clock))),
+        unattended_renewal: gate.renewer.borrow().clone().map(|state| UnattendedState { error: state.err() }),
         expiries: gate.metrics.expiries().iter().take(EXPIRIES_MAX).map(|one| expiring(one, now)).collect(),
         accepted: gate.accepted(),
         rejected: gate.refusals.total(),

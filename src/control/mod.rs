@@ -38,7 +38,7 @@ use crate::reload::policy_report::Change;
 /// The longest request line, in bytes.
 const REQUEST_MAX: usize = 4096;
 
-/// The answer to an unknown request. Other releases compare it, so it never changes.
+/// The answer to an unknown request. Other releases compare it: it never changes.
 const NOT_UNDERSTOOD: &str = "this is no question that the gate understands";
 
 /// The longest revocation list that is accepted, in bytes: more than half a million certificates.
@@ -322,6 +322,9 @@ pub struct Status {
     /// The public certificate, if the configuration wants one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_certificate: Option<Box<ToldCertificate>>,
+    /// What renews certificates without the owner, if that is wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unattended_renewal: Option<crate::model::renewal::UnattendedState>,
     /// What expires next, the first first; limited in number.
     #[serde(default)]
     pub expiries: Vec<Expiring>,

@@ -1,6 +1,9 @@
 //! The file for a computer that runs this program: see [`crate::bundle`].
 
+use rustls::pki_types::CertificateDer;
+
 use crate::bundle::{Bundle, BundleKey, BundleRoute, Trust};
+use crate::model::device_name::DeviceName;
 use crate::model::names::{ServerName, ServerNamePattern};
 use crate::pki::{self, Password, keys};
 
@@ -8,7 +11,15 @@ use super::{Device, Gate, ServerTrust};
 
 /// What `device` needs to reach this gate; `None` if it is not known what that is.
 pub(super) fn bundle(gate: &Gate, device: &Device, password: &Password) -> Result<Option<Bundle>, pki::Error> {
-    let Some(home) = gate.home.clone() else { return Ok(None) };
+    let Some(bundle) = bundle_without_key(gate, &device.name, device.certificate.clone()) else { return Ok(None) };
+    let key = rcgen::KeyPair::try_from(&device.key)?;
+    let key = BundleKey::Encrypted(keys::encrypt(&key, password.as_str())?.trim().to_owned());
+    Ok(Some(Bundle { key, ..bundle }))
+}
+
+/// The same for a device that has made its key itself.
+pub fn bundle_without_key(gate: &Gate, device: &DeviceName, certificate: CertificateDer<'static>) -> Option<Bundle> {
+    let home = gate.home.clone()?;
     let routes: Vec<BundleRoute> = gate
         .services
         .iter()
@@ -21,12 +32,11 @@ pub(super) fn bundle(gate: &Gate, device: &Device, password: &Password) -> Resul
         })
         .collect();
     if routes.is_empty() {
-        return Ok(None);
+        return None;
     }
-    let key = rcgen::KeyPair::try_from(&device.key)?;
-    Ok(Some(Bundle {
+    Some(Bundle {
         home,
-        device: device.name.clone(),
+        device: device.clone(),
         address: None,
         port: gate.port,
         routes,
@@ -34,10 +44,10 @@ pub(super) fn bundle(gate: &Gate, device: &Device, password: &Password) -> Resul
             ServerTrust::OwnAuthority(root) => Trust::Authorities(vec![root.clone()]),
             ServerTrust::Public => Trust::Public,
         },
-        chain: vec![device.certificate.clone()],
-        key: BundleKey::Encrypted(keys::encrypt(&key, password.as_str())?.trim().to_owned()),
+        chain: vec![certificate],
+        key: BundleKey::OnDevice,
         renewal: gate.renewal.clone(),
-    }))
+    })
 }
 
 /// What a home with these names is called: the domain that they share, else the first of them. The pattern for every name says

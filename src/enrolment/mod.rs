@@ -25,7 +25,7 @@ use crate::model::identity::{Identity, NotACertificate};
 use crate::model::names::{Name, ServerName, ServerNamePattern};
 pub use crate::model::service::{PUBLIC_PORT, ServiceKind};
 use crate::pki::{self, Password, Profile};
-pub use bundle::home_of;
+pub use bundle::{bundle_without_key, home_of};
 use steps::Instructions;
 
 /// The file with the certificate of the server authority. It is PEM, which every reader takes; Windows and Android go by the

@@ -42,6 +42,9 @@ pub struct Certificate {
     /// It is a guest pass: see [`Identity::guest_pass`].
     #[serde(default)]
     pub guest: bool,
+    /// It was renewed without the owner: the serial number of the owner's certificate that it descends from.
+    #[serde(default)]
+    pub descends_from: Option<Box<str>>,
 }
 
 impl Certificate {
@@ -81,13 +84,14 @@ impl From<&Identity> for Certificate {
             anchored: identity.anchored,
             of_other_authority: identity.of_other_authority,
             guest: identity.guest_pass.is_some(),
+            descends_from: identity.origin.as_ref().map(|origin| bounded(&origin.serial.to_string())),
         }
     }
 }
 
 impl Serialize for Certificate {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = serializer.serialize_struct("Certificate", 11)?;
+        let mut fields = serializer.serialize_struct("Certificate", 12)?;
         fields.serialize_field("name", self.name())?;
         fields.serialize_field("names", &self.names)?;
         fields.serialize_field("fingerprint", &self.fingerprint.to_string())?;
@@ -102,6 +106,10 @@ impl Serialize for Certificate {
             fields.serialize_field("guest", &true)?;
         } else {
             fields.skip_field("guest")?;
+        }
+        match &self.descends_from {
+            Some(serial) => fields.serialize_field("descends_from", serial)?,
+            None => fields.skip_field("descends_from")?,
         }
         fields.end()
     }
@@ -137,6 +145,7 @@ mod tests {
                 anchored: true,
                 of_other_authority: false,
                 guest: true,
+                descends_from: Some("0a1b".into()),
             };
             let json = serde_json::to_value(&certificate).expect("JSON");
             assert_eq!(json["name"], "alice-phone");

@@ -6,7 +6,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::model::names::{ServerName, printable};
 use crate::model::rejection::{
     AddressList, Alert, Cause, CertificateFault, DenyEntry, HelloFault, ListFault, LookUp, Protocol, ProxyHeaderFault,
-    Signer, Text,
+    RenewedFault, Signer, Text,
 };
 
 /// The longest text of a client's choice, in bytes.
@@ -155,9 +155,34 @@ pub(super) fn certificate(fault: &CertificateFault) -> String {
                 "it has {bytes} bytes, which is too many for a certificate that no authority in trust has signed"
             );
         }
+        CertificateFault::Renewed(fault) => renewed(*fault),
         CertificateFault::Other(text) => return text.to_string(),
     }
     .to_owned()
+}
+
+/// What the renewal authority has signed, and the gate does not take.
+const fn renewed(fault: RenewedFault) -> &'static str {
+    match fault {
+        RenewedFault::NoOrigin => {
+            "the renewal authority has signed it, but it does not say which certificate of yours it descends from"
+        }
+        RenewedFault::InvalidOrigin => {
+            "the renewal authority has signed it, but what it says about the certificate that it descends from cannot be relied on"
+        }
+        RenewedFault::OtherAuthority => {
+            "the renewal authority has signed it, and the authority of the certificate that it descends from is not in trust"
+        }
+        RenewedFault::NotInInventory => {
+            "the renewal authority has signed it, but it descends from no certificate in the inventory that can be renewed"
+        }
+        RenewedFault::OtherNames => {
+            "the renewal authority has signed it with other names than that of the device whose certificate it descends from"
+        }
+        RenewedFault::OtherKey => {
+            "the renewal authority has signed it for another key than that of the certificate that it descends from"
+        }
+    }
 }
 
 pub(super) fn not_allowed(name: &Text, name_constrained: bool) -> String {

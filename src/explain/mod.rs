@@ -134,6 +134,7 @@ mod tests {
             anchored: false,
             of_other_authority: false,
             guest: false,
+            descends_from: None,
         }
     }
 

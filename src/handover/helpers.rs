@@ -1,5 +1,5 @@
 //! Processes beside the gate that do one thing for it, as the launcher starts them, and again if one has ended unexpectedly: one
-//! for each receiver of `[notify]`, and the ACME agent.
+//! for each receiver of `[notify]`, the ACME agent, and what renews certificates without the owner.
 
 use std::ffi::{OsStr, OsString};
 use std::io;

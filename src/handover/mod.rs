@@ -10,9 +10,8 @@
 //! ```
 //!
 //! The *launcher* is a small process that `doorward run` starts before it has read anything. It can start the program that
-//! its own file is, with the arguments of this run, as a gate, as a notifier (`[notify]`) or as the ACME agent
-//! (`[certificate.acme]`), and nothing else. So the gate itself
-//! never executes a file, and a sandbox that it enters does not bind the new process.
+//! its own file is, with the arguments of this run, as a gate, as a notifier (`[notify]`), as the ACME agent
+//! (`[certificate.acme]`) or as what renews certificates (`[renewal] issuer`), and nothing else. So the gate itself never executes a file, and a sandbox that it enters does not bind the new process.
 //!
 //! Until `Committed` the old gate serves as before, whatever the new one does. Afterwards the channel carries requests of the
 //! control socket to the old one, and tells each when the other has ended.

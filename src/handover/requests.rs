@@ -41,6 +41,8 @@ pub enum HelperKind {
     Notifier(ReceiverKind),
     /// It orders public certificates.
     AcmeAgent,
+    /// It renews certificates of devices without the owner.
+    Renewer,
 }
 
 impl HelperKind {
@@ -50,6 +52,7 @@ impl HelperKind {
             Self::Notifier(ReceiverKind::Webhook) => &["notifier", "--receiver", "webhook"],
             Self::Notifier(ReceiverKind::Command) => &["notifier", "--receiver", "command"],
             Self::AcmeAgent => &["acme-agent"],
+            Self::Renewer => &["renewer"],
         }
     }
 }

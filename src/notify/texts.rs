@@ -2,11 +2,14 @@
 
 use std::net::IpAddr;
 
+use time::OffsetDateTime;
+
 use super::notices::Text;
 use crate::explain::clock::Clock;
 use crate::explain::finding::{Finding, seen, seen_of};
 use crate::model::impostor::{Claim, Impostor};
 use crate::model::rejection::{CheckFailure, Reason};
+use crate::model::renewal::IssuedUnattended;
 use crate::model::shell::word;
 use crate::model::text::counted;
 
@@ -113,6 +116,21 @@ pub(crate) fn renewal_requested(device: &str, same_key: bool, source: IpAddr) ->
             "{device} has sent a request from {source}, with {key}. To see it: doorward ca requests. To issue the certificate: \
              doorward ca approve {device_word}{}",
             if same_key { "" } else { " --new-key" }
+        ),
+        source: Some(source.to_string()),
+        ..Text::default()
+    }
+}
+
+/// A device has its next certificate, and the owner was not asked.
+pub(crate) fn renewed_unattended(device: &str, issued: &IssuedUnattended, source: IpAddr) -> Text {
+    let (source, device_word) = (source.to_canonical(), word(device));
+    let until = OffsetDateTime::from_unix_timestamp(issued.not_after)
+        .map_or_else(|_| String::new(), |at| at.date().to_string());
+    Text {
+        title: format!("{device} has a new certificate"),
+        message: format!(
+            "{device} has asked from {source}, with the key that it has, and its certificate was renewed until {until}. If it is not yours              any more: doorward ca revoke {device_word}"
         ),
         source: Some(source.to_string()),
         ..Text::default()

@@ -111,6 +111,19 @@ impl<'a> Parts<'a> {
         (0..EXTENSIONS_MAX).all(|_| take(&mut rest, SEQUENCE).is_some()) && !rest.is_empty()
     }
 
+    /// The contents of each extension with this identifier.
+    pub(super) fn extensions_with(&self, id: &'static [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let mut rest = self.extensions;
+        let all = std::iter::from_fn(move || take(&mut rest, SEQUENCE)).take(EXTENSIONS_MAX);
+        all.filter_map(move |extension| {
+            let mut fields = extension.contents;
+            take(&mut fields, OBJECT_IDENTIFIER).filter(|own| own.contents == id)?;
+            let _critical = take(&mut fields, BOOLEAN);
+            // One that has no value is there all the same.
+            Some(take(&mut fields, OCTET_STRING).map(|value| value.contents).unwrap_or_default())
+        })
+    }
+
     /// The contents of an extension.
     fn extension(&self, id: &[u8]) -> Option<&'a [u8]> {
         let mut rest = self.extensions;

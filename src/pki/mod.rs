@@ -15,6 +15,8 @@ mod der_fields;
 #[cfg(feature = "gate")]
 pub mod inspect;
 #[cfg(feature = "gate")]
+pub mod origin;
+#[cfg(feature = "gate")]
 pub(crate) mod pem;
 #[cfg(feature = "gate")]
 pub mod public;
@@ -34,7 +36,7 @@ mod exports {
         Authority, IssuedCertificate, IssuedCredentials, Lifetime, Revocation, RevocationReason, has_signed,
         has_signed_list,
     };
-    pub(crate) use super::authority::{fits_common_name, subject};
+    pub(crate) use super::authority::{distinguished_name, fits_common_name, subject};
     pub(crate) use super::der_fields::public_key;
     pub use super::der_fields::{Parts, Signed};
     pub use super::request::{CertificateRequest, InvalidRequest};

@@ -158,6 +158,7 @@ fn nameless_identity() -> Identity {
         organizational_units: Vec::new(),
         name_constrained: false,
         guest_pass: None,
+        origin: None,
         fingerprint: Sha256([0; 32]),
         twins: Twins::known(Vec::new()),
         unsupported_key: None,

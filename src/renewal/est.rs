@@ -1,5 +1,6 @@
 //! The requests of EST that are answered (RFC 7030): `simplereenroll`, and the authorities that sign.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -12,10 +13,11 @@ use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
+use super::desk::Desk;
 use super::folder::{RenewalRequest, Submitted};
-use super::service::{Asked, Client, RenewalService};
+use super::service::{Asked, Client, RenewalService, is_renewed};
 use crate::http::{Reply, TEXT, reply};
-use crate::model::renewal::RequestOutcome;
+use crate::model::renewal::{RequestOutcome, Unattended};
 use crate::pki::{CertificateRequest, certs_only};
 
 /// Where a device asks for its next certificate (RFC 7030 section 4.2.2).
@@ -49,10 +51,15 @@ pub(super) struct Answered {
 struct Refused(StatusCode, String, RequestOutcome);
 
 /// Answers a request.
-pub(super) async fn answer(request: Request<Incoming>, service: &RenewalService, client: &Client) -> Answered {
+pub(super) async fn answer(
+    request: Request<Incoming>,
+    service: &Arc<RenewalService>,
+    client: &Client,
+    desk: &Desk,
+) -> Answered {
     let untold = |reply| Answered { reply, asked: None };
     match (request.uri().path(), request.method()) {
-        (SIMPLE_REENROLL, &Method::POST) => reenroll(request, service, client).await,
+        (SIMPLE_REENROLL, &Method::POST) => reenroll(request, service, client, desk).await,
         (SIMPLE_REENROLL, _) => untold(only("POST")),
         (CACERTS, &Method::GET) => untold(certificates(&service.authorities)),
         (CACERTS, _) => untold(only("GET")),
@@ -67,18 +74,34 @@ fn only(method: &'static str) -> Reply {
     reply
 }
 
-async fn reenroll(request: Request<Incoming>, service: &RenewalService, client: &Client) -> Answered {
-    let mut same_key = None;
+async fn reenroll(request: Request<Incoming>, service: &Arc<RenewalService>, client: &Client, desk: &Desk) -> Answered {
+    let (mut same_key, mut issued, mut left) = (None, None, None);
     let submitted = match wanted(request, client).await {
         Ok(wanted) => {
-            same_key = Some(wanted.request.key() == client.identity.spki);
-            submit(wanted, service).await
+            let is_same = wanted.request.key() == client.identity.spki;
+            same_key = Some(is_same);
+            let mut submitted = submit(wanted.clone(), service).await;
+            // What a new key shows, only the owner can judge.
+            if is_same && service.is_unattended() && matches!(submitted, Ok(Submitted::Stored | Submitted::Waiting)) {
+                match desk.show(&wanted.device).await {
+                    Some(Unattended::Issued(new)) => {
+                        issued = Some(new);
+                        submitted = submit(wanted, service).await;
+                    }
+                    Some(Unattended::Left { why } | Unattended::Failed { error: why }) => left = Some(why),
+                    None => {}
+                }
+            }
+            submitted
         }
         Err(refused) => Err(refused),
     };
     let (reply, outcome, detail) = match submitted {
-        Ok(Submitted::Approved(issued)) => (certificates(&[issued]), RequestOutcome::Approved, None),
-        Ok(Submitted::Stored) => (wait(), RequestOutcome::Stored, None),
+        Ok(Submitted::Approved(issued)) => {
+            let outcome = if is_renewed(&issued) { RequestOutcome::IssuedUnattended } else { RequestOutcome::Approved };
+            (certificates(&[issued]), outcome, None)
+        }
+        Ok(Submitted::Stored) => (wait(), RequestOutcome::Stored, left),
         Ok(Submitted::Waiting) => (wait(), RequestOutcome::Waiting, None),
         Ok(Submitted::Refused) => {
             let text = "the owner of the gate has refused this request\n";
@@ -92,7 +115,7 @@ async fn reenroll(request: Request<Incoming>, service: &RenewalService, client: 
         }
         Err(Refused(status, why, outcome)) => (reply(status, TEXT, format!("{why}\n")), outcome, Some(why)),
     };
-    Answered { reply, asked: Some(Asked { device: client.name(), outcome, same_key, detail }) }
+    Answered { reply, asked: Some(Asked { device: client.name(), outcome, same_key, issued, detail }) }
 }
 
 /// The request of a device whose certificate is renewed.
@@ -125,16 +148,19 @@ async fn wanted(request: Request<Incoming>, client: &Client) -> Result<RenewalRe
     Ok(RenewalRequest {
         device,
         certificate: client.identity.fingerprint,
+        shown: Some(client.certificate.clone()),
         source: client.source.to_canonical().to_string(),
         requested_at: OffsetDateTime::now_utc().unix_timestamp(),
         request,
     })
 }
 
-async fn submit(wanted: RenewalRequest, service: &RenewalService) -> Result<Submitted, Refused> {
-    let folder = service.folder.clone();
+async fn submit(wanted: RenewalRequest, service: &Arc<RenewalService>) -> Result<Submitted, Refused> {
+    let service = Arc::clone(service);
     // Writes to the disk.
-    let submitted = tokio::task::spawn_blocking(move || folder.submit(&wanted)).await;
+    let submitted =
+        tokio::task::spawn_blocking(move || service.folder.submit_unless(&wanted, |issued| service.is_useless(issued)));
+    let submitted = submitted.await;
     let failed = |why: String| Refused(StatusCode::SERVICE_UNAVAILABLE, why, RequestOutcome::Failed);
     match submitted {
         Ok(Ok(submitted)) => Ok(submitted),

@@ -1,14 +1,18 @@
-//! The folder of requests and answers: for each device at most one of both. The gate writes requests, `doorward ca` writes answers.
+//! The folder of requests and answers: for each device at most one of both. The gate writes requests; `doorward ca`, and the process
+//! that renews without the owner, write answers.
 //!
-//! Neither trusts the other's files. The gate sends no certificate that is not for the key of the request, and `doorward ca` verifies
-//! the request again, and knows the device by its certificate.
+//! Neither side trusts the other's files. The gate sends no certificate that is not for the key of the request, and those who answer
+//! verify the request again, and know the device by its certificate.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
 
-use rustix::fs::OFlags;
+use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
 use rustls::pki_types::CertificateDer;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -23,6 +27,11 @@ const REQUESTS_MAX: usize = 4096;
 const REQUEST: &str = ".request";
 const ANSWER: &str = ".answer";
 const TEMPORARY: &str = ".tmp";
+/// Held while an answer is written.
+const LOCK: &str = "lock";
+/// How often it is tried, and with what rest between.
+const LOCK_TRIES: usize = 40;
+const LOCK_INTERVAL: Duration = Duration::from_millis(25);
 /// The version of the files.
 const VERSION: u32 = 1;
 /// Folder and files are the gate's user's alone.
@@ -44,6 +53,8 @@ pub struct RenewalRequest {
     pub device: String,
     /// SHA-256 of the certificate that it has shown.
     pub certificate: Sha256,
+    /// That certificate.
+    pub shown: Option<CertificateDer<'static>>,
     /// Where it came from.
     pub source: String,
     /// When, in seconds since 1970.
@@ -87,6 +98,8 @@ struct RequestFile {
     source: String,
     requested_at: i64,
     request: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    shown: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -125,14 +138,18 @@ impl RenewalRequest {
             source: self.source.clone(),
             requested_at: self.requested_at,
             request: to_pem(CERTIFICATE_REQUEST, self.request.der()),
+            shown: self.shown.as_ref().map(|shown| to_pem(CERTIFICATE, shown)),
         };
         toml::to_string(&file).map_err(io::Error::other)
     }
 
     fn of_file(file: RequestFile) -> Option<Self> {
         let request = of_pem(CERTIFICATE_REQUEST, &file.request)?;
+        let certificate = Sha256::parse(&file.certificate)?;
+        let shown = file.shown.as_deref().and_then(|text| of_pem(CERTIFICATE, text));
         Some(Self {
-            certificate: Sha256::parse(&file.certificate)?,
+            certificate,
+            shown: shown.filter(|der| Sha256::of(der) == certificate).map(CertificateDer::from),
             request: CertificateRequest::read(&request).ok()?,
             device: file.device,
             source: file.source,
@@ -185,7 +202,23 @@ impl RequestFolder {
 
     /// Stores a request, unless it is there or has an answer.
     pub fn submit(&self, request: &RenewalRequest) -> io::Result<Submitted> {
+        self.submit_unless(request, |_| false)
+    }
+
+    /// The same, but that an answer is removed if it is a certificate that is `useless` by now.
+    pub fn submit_unless(
+        &self,
+        request: &RenewalRequest,
+        useless: impl FnOnce(&CertificateDer<'static>) -> bool,
+    ) -> io::Result<Submitted> {
         let answer = self.answer(&request.device)?;
+        let answer = match answer {
+            Some(answer) if answer.issued.as_ref().is_some_and(useless) => {
+                fs::remove_file(self.file(&request.device, ANSWER))?;
+                None
+            }
+            answer => answer,
+        };
         match &answer {
             Some(answer) if answer.is_to(request) => {
                 return Ok(answer.issued.clone().map_or(Submitted::Refused, Submitted::Approved));
@@ -194,7 +227,8 @@ impl RequestFolder {
         }
         let stored = read(&self.file(&request.device, REQUEST))?.and_then(RenewalRequest::of_file);
         if let Some(stored) = stored {
-            if stored.is_repeated_by(request) {
+            // Without the certificate, it was stored by an earlier version.
+            if stored.is_repeated_by(request) && (stored.shown.is_some() || request.shown.is_none()) {
                 return Ok(Submitted::Waiting);
             }
             let since = request.requested_at.saturating_sub(stored.requested_at);
@@ -205,6 +239,42 @@ impl RequestFolder {
         }
         replace(&self.file(&request.device, REQUEST), request.to_text()?.as_bytes())?;
         Ok(Submitted::Stored)
+    }
+
+    /// The request of a device that waits for an answer.
+    pub fn request(&self, device: &str) -> io::Result<Option<RenewalRequest>> {
+        let stored = read(&self.file(device, REQUEST))?.and_then(RenewalRequest::of_file);
+        Ok(stored.filter(|stored| stored.device == device))
+    }
+
+    /// The certificates in answers that a device was given, the last one of each.
+    pub fn issued(&self) -> io::Result<Vec<CertificateDer<'static>>> {
+        let mut issued = Vec::new();
+        for entry in fs::read_dir(&self.0)? {
+            let path = entry?.path();
+            let is_answer = path.extension().and_then(|ending| ending.to_str()) == ANSWER.strip_prefix('.');
+            if is_answer && issued.len() < REQUESTS_MAX {
+                let answer = read(&path).ok().flatten().and_then(RenewalAnswer::of_file);
+                issued.extend(answer.and_then(|answer| answer.issued));
+            }
+        }
+        Ok(issued)
+    }
+
+    /// One process at a time writes answers: two gates may share the folder, and the owner may decide meanwhile. It is let go of when the
+    /// result is dropped, or the process ends.
+    fn lock(&self) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).write(true).mode(FILE_MODE);
+        let file = options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(self.0.join(LOCK))?;
+        for _ in 0..LOCK_TRIES {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(file),
+                Err(Errno::WOULDBLOCK) => sleep(LOCK_INTERVAL),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::WouldBlock, "another process is writing answers"))
     }
 
     /// The answer to a device, if it is one.
@@ -238,6 +308,29 @@ impl RequestFolder {
 
     /// Answers a request: with a certificate, or with a refusal.
     pub fn decide(&self, request: &RenewalRequest, issued: Option<&CertificateDer<'_>>) -> io::Result<()> {
+        let _lock = self.lock()?;
+        self.write_answer(request, issued)
+    }
+
+    /// Answers a request with the certificate that `issue` makes, unless it was answered meanwhile, in which case it is not called, or
+    /// another request has replaced it. Whatever the owner has decided stays.
+    pub fn answer_with<T>(
+        &self,
+        request: &RenewalRequest,
+        issue: impl FnOnce() -> Result<(CertificateDer<'static>, T), T>,
+    ) -> io::Result<Option<T>> {
+        let _lock = self.lock()?;
+        let is_answered = self.answer(&request.device)?.is_some_and(|answer| answer.is_to(request));
+        if is_answered || self.request(&request.device)?.as_ref() != Some(request) {
+            return Ok(None);
+        }
+        match issue() {
+            Ok((issued, told)) => self.write_answer(request, Some(&issued)).map(|()| Some(told)),
+            Err(told) => Ok(Some(told)),
+        }
+    }
+
+    fn write_answer(&self, request: &RenewalRequest, issued: Option<&CertificateDer<'_>>) -> io::Result<()> {
         let file = AnswerFile {
             version: VERSION,
             certificate: request.certificate.to_string(),
@@ -291,104 +384,4 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use rcgen::{CertificateParams, KeyPair};
-
-    use super::*;
-    use crate::pki::keys::KeyType;
-
-    fn key() -> KeyPair {
-        KeyType::P256.generate().expect("a key")
-    }
-
-    fn request(device: &str, key: &KeyPair, at: i64) -> RenewalRequest {
-        let der = CertificateParams::default().serialize_request(key).expect("a request");
-        RenewalRequest {
-            device: device.to_owned(),
-            certificate: Sha256::of(device.as_bytes()),
-            source: "192.0.2.7".to_owned(),
-            requested_at: at,
-            request: CertificateRequest::read(der.der()).expect("a request"),
-        }
-    }
-
-    fn folder() -> (tempfile::TempDir, RequestFolder) {
-        let root = tempfile::tempdir().expect("a folder");
-        let folder = RequestFolder::new(&root.path().join("renewal"));
-        folder.make().expect("made");
-        (root, folder)
-    }
-
-    fn certificate(key: &KeyPair) -> CertificateDer<'static> {
-        CertificateParams::default().self_signed(key).expect("a certificate").into()
-    }
-
-    #[test]
-    fn each_device_has_one_request_and_a_newer_one_replaces_it() {
-        let (_root, folder) = folder();
-        let (one, other) = (key(), key());
-        let first = request("alice laptop", &one, 1000);
-        assert_eq!(folder.submit(&first).expect("stored"), Submitted::Stored);
-        // A signature is random, so the request of the next attempt is another one.
-        let again = request("alice laptop", &one, 1010);
-        assert_ne!(again.request, first.request);
-        assert_eq!(folder.submit(&again).expect("read"), Submitted::Waiting);
-        let next = request("alice laptop", &other, 1020);
-        assert_eq!(folder.submit(&next).expect("read"), Submitted::TooSoon(40));
-        assert_eq!(folder.requests().expect("read"), (vec![first], 0));
-        let next = RenewalRequest { requested_at: 1060, ..next };
-        assert_eq!(folder.submit(&next).expect("stored"), Submitted::Stored);
-        let bob = request("../bob", &one, 1050);
-        assert_eq!(folder.submit(&bob).expect("stored"), Submitted::Stored);
-        assert_eq!(folder.requests().expect("read"), (vec![bob, next], 0));
-        let files: Vec<_> = fs::read_dir(&folder.0).expect("a folder").map(|entry| entry.expect("an entry")).collect();
-        assert_eq!(files.len(), 2, "{files:?}");
-        for file in files {
-            assert_eq!(file.metadata().expect("a file").permissions().mode() & 0o777, FILE_MODE);
-        }
-        assert_eq!(fs::metadata(&folder.0).expect("a folder").permissions().mode() & 0o777, FOLDER_MODE);
-    }
-
-    #[test]
-    fn answer_is_for_one_request_and_its_key() {
-        let (_root, folder) = folder();
-        let key_of_it = key();
-        let asked = request("alice", &key_of_it, 0);
-        folder.submit(&asked).expect("stored");
-        // For another key.
-        folder.decide(&asked, Some(&certificate(&key()))).expect("written");
-        assert_eq!(folder.submit(&asked).expect("read"), Submitted::Waiting);
-        folder.decide(&asked, None).expect("written");
-        assert_eq!(folder.submit(&asked).expect("read"), Submitted::Refused);
-        assert_eq!(folder.requests().expect("read"), (vec![], 0));
-        let issued = certificate(&key_of_it);
-        folder.decide(&asked, Some(&issued)).expect("written");
-        assert_eq!(folder.submit(&asked).expect("read"), Submitted::Approved(issued.clone()));
-        // With the certificate that it got, the device asks for the next one.
-        let later = RenewalRequest { certificate: Sha256::of(&issued), ..asked };
-        assert_eq!(folder.submit(&later).expect("stored"), Submitted::Stored);
-        assert_eq!(folder.requests().expect("read").0, [later]);
-    }
-
-    #[test]
-    fn damaged_files_and_links_are_no_requests() {
-        let (root, folder) = folder();
-        let asked = request("alice", &key(), 5);
-        let path = folder.file("alice", REQUEST);
-        fs::write(&path, "version = 1\n").expect("written");
-        fs::write(folder.file("bob", REQUEST), asked.to_text().expect("text")).expect("written");
-        assert_eq!(folder.requests().expect("read"), (vec![], 2), "the second is of another device");
-        fs::remove_file(folder.file("bob", REQUEST)).expect("removed");
-        assert_eq!(folder.submit(&asked).expect("stored"), Submitted::Stored, "it is replaced");
-        let elsewhere = root.path().join("elsewhere");
-        fs::rename(&path, &elsewhere).expect("renamed");
-        std::os::unix::fs::symlink(&elsewhere, &path).expect("a link");
-        assert_eq!(folder.requests().expect("read"), (vec![], 1));
-        assert!(folder.submit(&asked).is_err());
-        fs::remove_file(&path).expect("removed");
-        fs::write(&path, vec![b'#'; 70_000]).expect("written");
-        assert!(folder.submit(&asked).is_err(), "too long");
-    }
-}
+mod tests;

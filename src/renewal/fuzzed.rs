@@ -28,7 +28,7 @@ impl FuzzedRenewal {
         let folder = RequestFolder::new(folder);
         let service = RenewalService::new(folder, devices, vec![certificate.clone()]);
         let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let client = Client { identity, device: Some(device.to_owned()), source };
+        let client = Client { identity, certificate: certificate.clone(), device: Some(device.to_owned()), source };
         Some(Self { service: Arc::new(service), client: Arc::new(client) })
     }
 
@@ -38,7 +38,8 @@ impl FuzzedRenewal {
         let told = Arc::<Mutex<Vec<Asked>>>::default();
         let shared = Arc::clone(&told);
         let report = move |asked| shared.lock().unwrap_or_else(PoisonError::into_inner).push(asked);
-        let served = Arc::clone(&self.service).answer_on(gate, Arc::clone(&self.client), Arc::new(report));
+        let served =
+            Arc::clone(&self.service).answer_on(gate, Arc::clone(&self.client), Arc::default(), Arc::new(report));
         let asked = async {
             let mut answer = Vec::new();
             // The service may close before it has read everything.

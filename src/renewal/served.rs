@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use super::desk::Desk;
 use super::est::{self, Answered};
 use super::service::{Asked, Client, RenewalService};
 use crate::authorize::Authorized;
@@ -37,14 +39,18 @@ impl RenewalService {
     pub fn serve(
         self: &Arc<Self>,
         permit: &Authorized,
+        certificate: Option<&CertificateDer<'static>>,
         source: IpAddr,
+        desk: Arc<Desk>,
         report: impl Fn(Asked) + Send + Sync + 'static,
     ) -> Result<Stream, NotServed> {
         let identity = permit.identity().filter(|identity| identity.verified).ok_or(NotServed::NoDevice)?;
+        let certificate = certificate.ok_or(NotServed::NoDevice)?.clone();
         let (ours, theirs) = UnixStream::pair()?;
-        let client = Client { identity: Arc::clone(identity), device: self.device(identity).cloned(), source };
+        let device = self.device(identity).cloned();
+        let client = Arc::new(Client { identity: Arc::clone(identity), certificate, device, source });
         // Ends at the latest when the relay does, which has the other end.
-        tokio::spawn(Arc::clone(self).answer_on(ours, Arc::new(client), Arc::new(report)));
+        tokio::spawn(Arc::clone(self).answer_on(ours, client, desk, Arc::new(report)));
         Ok(Stream::Unix(theirs))
     }
 
@@ -53,12 +59,14 @@ impl RenewalService {
         self: Arc<Self>,
         stream: impl AsyncRead + AsyncWrite + Unpin,
         client: Arc<Client>,
+        desk: Arc<Desk>,
         report: Arc<impl Fn(Asked) + Send + Sync>,
     ) {
         let answer = service_fn(|request| {
             let (service, client, report) = (Arc::clone(&self), Arc::clone(&client), Arc::clone(&report));
+            let desk = Arc::clone(&desk);
             async move {
-                let Answered { reply, asked } = est::answer(request, &service, &client).await;
+                let Answered { reply, asked } = est::answer(request, &service, &client, &desk).await;
                 if let Some(asked) = asked {
                     report(asked);
                 }

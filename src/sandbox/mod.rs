@@ -21,7 +21,7 @@ mod system_calls {
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::set_no_new_privs;
@@ -93,6 +93,14 @@ impl Sandbox {
         Self::enter_for(mode, &Needs::to_order(acme, folder), None)
     }
 
+    /// Gives up what the process does not need that renews certificates without the owner, and keeps its answers in this folder.
+    ///
+    /// # Errors
+    /// As [`enter`](Self::enter).
+    pub fn enter_to_renew(config: &Config, folder: &Path) -> Result<Self, Incomplete> {
+        Self::enter_for(config.sandbox, &Needs::to_renew(config, folder), None)
+    }
+
     fn enter_for(mode: SandboxMode, needs: &Needs, runtime_folders: Option<OsString>) -> Result<Self, Incomplete> {
         let word = match mode {
             SandboxMode::Auto => "auto",
@@ -123,6 +131,11 @@ impl Sandbox {
     pub(crate) fn needs_of(&self, config: &Config) -> Needs {
         Needs::of(config, self.runtime_folders.as_deref())
     }
+}
+
+/// The folder by which a gate with this configuration could read this file although its sandbox is in force.
+pub fn gate_would_read(config: &Config, file: &Path) -> Option<PathBuf> {
+    Needs::of(config, std::env::var_os("RUNTIME_DIRECTORY").as_deref()).would_read(file)
 }
 
 /// Whether what is in force is as much as the mode wants.

@@ -63,6 +63,8 @@ pub(crate) struct Needs {
     pub(super) backends: Vec<(String, Backend)>,
     /// Routes that wake the machine of their backend.
     pub(super) wakes: Vec<String>,
+    /// Whether it has nothing to do with any network: it makes no sockets.
+    pub(super) no_sockets: bool,
 }
 
 impl Needs {
@@ -98,6 +100,7 @@ impl Needs {
             listeners: config.listeners.iter().map(|one| (one.name.to_string(), one.address)).collect(),
             backends: backends.collect(),
             wakes: config.routes.iter().filter(|one| one.wake.is_some()).map(|one| one.name.to_string()).collect(),
+            no_sockets: false,
         }
     }
 
@@ -121,6 +124,25 @@ impl Needs {
         // Not one of these hosts in particular.
         let backends = ports.into_iter().map(|port| ("acme".to_owned(), Backend::Host(String::new(), port)));
         Self { backends: backends.collect(), history: Some(folder.to_owned()), ..Self::default() }
+    }
+
+    /// Those of the process that renews certificates: it reads the configuration and what that names, as the gate does, and writes
+    /// answers to this folder.
+    pub(super) fn to_renew(config: &Config, folder: &Path) -> Self {
+        Self {
+            files: Self::of(config, None).files,
+            renewal: Some(folder.to_owned()),
+            no_sockets: true,
+            ..Self::default()
+        }
+    }
+
+    /// The folder by which a gate with these needs could read this file: once it has been taken over, it does.
+    pub(crate) fn would_read(&self, file: &Path) -> Option<PathBuf> {
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let written = self.state_folders().map(Path::to_owned).chain(self.log_folders()).chain(self.control_folders());
+        let mut readable = self.reads().into_iter().chain(written);
+        readable.find(|at| real(file).starts_with(real(at)))
     }
 
     /// Whether names of hosts are looked up.

@@ -136,6 +136,10 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_time,
 ];
 
+/// What a process has no use for that talks to the gate alone, by the socket that it was started with.
+const NETWORK: &[libc::c_long] =
+    &[libc::SYS_socket, libc::SYS_bind, libc::SYS_listen, libc::SYS_accept, libc::SYS_accept4, libc::SYS_connect];
+
 /// What no part of the gate ever does.
 const FATAL: &[libc::c_long] = &[
     libc::SYS_execve,
@@ -255,6 +259,9 @@ pub(super) fn restrict(needs: &Needs) -> Result<(), String> {
 fn filters(architecture: TargetArch, needs: &Needs) -> Result<(BpfProgram, BpfProgram), BackendError> {
     let mut allowed: Rules = ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
     allowed.extend(conditional(needs)?);
+    if needs.no_sockets {
+        allowed.retain(|call, _| !NETWORK.contains(call));
+    }
     let errno = u32::try_from(libc::ENOSYS).unwrap_or(0);
     let allowed = SeccompFilter::new(allowed, SeccompAction::Errno(errno), SeccompAction::Allow, architecture)?;
     let fatal = FATAL.iter().map(|call| (*call, Vec::new())).collect();
@@ -362,6 +369,8 @@ mod tests {
             let (allowed, fatal) = filters(architecture, &Needs::default()).expect("valid filters");
             // The most instructions that the kernel takes.
             assert!((1..4096).contains(&allowed.len()) && (1..4096).contains(&fatal.len()));
+            let alone = Needs { no_sockets: true, ..Needs::default() };
+            assert!(filters(architecture, &alone).expect("valid filters").0.len() < allowed.len());
         }
         assert!(TargetArch::try_from("armv7").is_err());
     }

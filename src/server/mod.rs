@@ -11,6 +11,7 @@
 //! | `second_run` | says that the gate is running already |
 //! | `service_manager` | systemd |
 //! | `certificates` | follows the process that orders public certificates |
+//! | `renewals` | follows the process that renews certificates of devices |
 //! | `notices` | hands messages to the owner over to the processes that send them |
 
 mod accept;
@@ -18,6 +19,7 @@ mod certificates;
 mod manager_socket;
 mod notices;
 mod opened;
+mod renewals;
 mod retired;
 mod running;
 mod second_run;

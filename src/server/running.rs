@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::accept::accept_on_current_listeners;
 use super::service_manager::{Heartbeat, Message, report, tell};
 use super::upgrade::{Replaceable, Replaced};
-use super::{Server, Stopped, certificates, notices, retired, successor};
+use super::{Server, Stopped, certificates, notices, renewals, retired, successor};
 use crate::admin::Admin;
 use crate::backends::health::{self, Checked};
 use crate::backends::probe::probe;
@@ -104,6 +104,7 @@ impl Server {
             launcher.starter().map_err(|error| format!("the process that starts it cannot be reached: {error}"))
         });
         let certificates = tasks.spawn(certificates::follow(Arc::clone(&context), starter.clone()));
+        let renewals = tasks.spawn(renewals::follow(Arc::clone(&context), starter.clone()));
         let notices = tasks.spawn(notices::hand_over(Arc::clone(&context), starter));
         let mut replaceable = Replaceable::new(Arc::clone(&context), launcher);
         replaceable.metrics = admin_configured.zip(admin.as_mut().and_then(Admin::take_socket));
@@ -137,6 +138,7 @@ impl Server {
             // The new process sends them.
             notices.abort();
             certificates.abort();
+            renewals.abort();
             if let Some(file) = &file {
                 file.belongs_to_this_process(false);
             }

@@ -51,11 +51,11 @@ impl AsyncRead for InheritedSocket {
 }
 
 impl AsyncWrite for InheritedSocket {
+    /// After the end of its reader there is no SIGPIPE: Rust's runtime has it ignored.
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         loop {
             let mut ready = ready!(self.0.poll_write_ready(cx))?;
-            match ready.try_io(|fd| Ok(send(fd, buf, flags)?)) {
+            match ready.try_io(|fd| Ok(send(fd, buf, SendFlags::DONTWAIT)?)) {
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(written) => return Poll::Ready(written),
                 Err(_) => {}

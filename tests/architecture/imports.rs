@@ -22,7 +22,7 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
     // Devices are set up without a gate.
     ("enrolment", &["bundle", "files", "http", "model", "pki", "sys"]),
     // A certificate and the files that a device is set up with are written in one transaction.
-    ("ca", &["enrolment", "files", "model", "pki"]),
+    ("ca", &["bundle", "enrolment", "files", "model", "pki"]),
     // `metrics.inventory` names a file that `doorward ca` writes. A revocation without effect is a finding.
     ("config", &["ca", "explain", "model", "pki", "sys"]),
     // Copies what the gate needs to where its service finds it, and knows afterwards where that is.
@@ -52,6 +52,11 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
     ),
     // The rights of the process, as the configuration needs them.
     ("sandbox", &["config"]),
+    (
+        // Issues what the gate cannot: a process beside it, which believes nothing that the gate says.
+        "unattended",
+        &["ca", "config", "explain", "handover", "model", "pki", "renewal", "sandbox", "snapshot"],
+    ),
     ("notify", &["config", "explain", "handover", "model", "sandbox"]),
     // Answers challenges in the gate, and orders certificates in a process beside it.
     ("acme", &["client_hello", "config", "files", "handover", "model", "sandbox", "snapshot", "tls"]),
@@ -168,6 +173,7 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
             "snapshot",
             "sys",
             "telemetry",
+            "unattended",
         ],
     ),
     (
@@ -206,6 +212,7 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
             "snapshot",
             "sys",
             "telemetry",
+            "unattended",
         ],
     ),
     ("main", &["cli"]),

@@ -23,6 +23,7 @@ pub(crate) mod proxy_header;
 pub(crate) mod terminal;
 pub(crate) mod text;
 pub(crate) mod tls_backend;
+pub(crate) mod token;
 
 /// How long anything may take that should take milliseconds. Generous, because test machines are slow and busy: it only
 /// decides how late a broken test fails.

@@ -1,4 +1,17 @@
 //! `doorward forward`: what ghostunnel's tests ask of its client mode, and more.
+//!
+//! | ghostunnel's client | test |
+//! |---|---|
+//! | overrides the server name | [`server_name_is_that_of_the_route_and_not_the_address`] |
+//! | reloads a renewed certificate | [`renewed_certificate_is_used_and_a_broken_one_is_not`]; `last_third` in tests/renewal: one that it renews itself |
+//! | keeps the earlier certificate if the new one is broken | the same; `wrong_answers` in tests/renewal |
+//! | listens on a unix socket, which it removes | [`unix_socket_is_for_this_user_alone`] |
+//! | fails if its port is in use | [`port_conflict_is_told_and_nothing_is_listened_on`] |
+//! | listens beyond loopback only if told | [`other_machines_are_kept_out_unless_told`] |
+//! | ends in order, open connections as well | [`stop_ends_sessions_in_order`] |
+//! | judges the server's certificate | `refusals::certificate_of_the_gate_is_judged_and_named` |
+//! | passes a half-close on | `stdio::service_may_answer_after_the_end_of_the_input` and [`several_sessions_at_once_move_every_byte`] |
+//! | has a status | [`status_tells_sessions_and_the_last_failure`] |
 
 use std::fs;
 use std::io::{Read, Write};
@@ -8,12 +21,13 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
+use doorward::connector::forward::service::service;
 use doorward::connector::homes::Homes;
 use rustix::process::Signal;
 
 use crate::common::DEADLINE;
 use crate::common::backend::Backend;
-use crate::common::process::{run, wait_until};
+use crate::common::process::{run, run_with_input, wait_until};
 use crate::scene::{DEVICE, Running, Scene, bundle_route, doorward, noise, replace, route, write};
 
 /// Starts `doorward forward` and waits until it listens; returns the addresses, in order.
@@ -321,4 +335,32 @@ fn install_writes_a_unit_that_systemd_takes() {
     let mut analyze = crate::common::process::tool("systemd-analyze", "systemd");
     run(analyze.args(["--user", "--man=no", "verify"]).arg(&unit).env("XDG_RUNTIME_DIR", scene.folder.path()))
         .success();
+}
+
+/// launchd itself was never run: the file is read by Python, and has keys of launchd.plist(5) alone, with values of their types.
+#[test]
+fn install_writes_a_property_list_of_launchd() {
+    const CHECK: &str = r#"
+import plistlib, sys
+job = plistlib.loads(sys.stdin.buffer.read())
+known = {"Label": str, "ProgramArguments": list, "RunAtLoad": bool, "KeepAlive": dict, "StandardErrorPath": str}
+for key, value in job.items():
+    assert type(value) is known[key], (key, value)
+assert set(job) == set(known), job
+assert all(type(word) is str for word in job["ProgramArguments"]), job
+assert job["ProgramArguments"] == ["/usr/local/bin/doorward", "forward", "ssh=2222", "a <b> & \"c\""], job
+assert job["ProgramArguments"][0].startswith("/") and job["StandardErrorPath"].startswith("/Users/alice/"), job
+# Again after a crash, and not after a stop.
+assert job["KeepAlive"] == {"SuccessfulExit": False} and job["RunAtLoad"] is True, job
+print(job["Label"])
+"#;
+    let arguments = ["forward", "ssh=2222", "a <b> & \"c\""].map(str::to_owned);
+    let home = Path::new("/Users/alice");
+    let program = Path::new("/usr/local/bin/doorward");
+    let service = service("macos", home, &home.join(".config"), program, &arguments).unwrap();
+    let mut python = crate::common::process::tool("python3", "python3");
+    let label = run_with_input(python.args(["-c", CHECK]), service.text.as_bytes()).success().text();
+    // launchd wants the file to be called as the job.
+    assert_eq!(service.path, home.join(format!("Library/LaunchAgents/{}.plist", label.trim())));
+    assert_eq!(service.start[0], format!("launchctl bootstrap gui/$(id -u) {}", service.path.display()));
 }

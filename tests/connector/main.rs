@@ -24,3 +24,4 @@ mod servers;
 mod shells;
 mod ssh;
 mod stdio;
+mod token;

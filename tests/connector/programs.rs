@@ -11,7 +11,7 @@ use crate::common::process::{Daemon, own_loopback, run, run_with_input, tool};
 use crate::scene::{Running, Scene, doorward, noise, route};
 
 /// A folder for the files of programs.
-fn home(scene: &Scene, name: &str) -> PathBuf {
+pub(crate) fn home(scene: &Scene, name: &str) -> PathBuf {
     let folder = scene.path(name);
     fs::create_dir_all(&folder).unwrap();
     folder
@@ -24,7 +24,7 @@ pub(crate) fn at_home(program: &str, package: &str, home: &Path) -> Command {
     command
 }
 
-fn sshd(home: &Path, address: SocketAddrV4) -> Daemon {
+pub(crate) fn sshd(home: &Path, address: SocketAddrV4) -> Daemon {
     for name in ["hostkey", "id"] {
         let mut keygen = at_home("ssh-keygen", "openssh-client", home);
         run(keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f", name])).success();

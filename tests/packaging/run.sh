@@ -4,7 +4,7 @@
 #   tests/packaging/run.sh              all of them
 #   tests/packaging/run.sh deb          the Debian package in an empty Debian: installed, started, upgraded, removed, purged
 #   tests/packaging/run.sh systemd      the same under systemd, in a virtual machine (tests/vm/systemd/package.sh)
-#   tests/packaging/run.sh static       the static programs: on an old Debian, in an empty folder, and for arm64 if told
+#   tests/packaging/run.sh static       the static programs: on an old Debian, in an empty folder, and for arm64 if told; the one for devices
 #   tests/packaging/run.sh image        the container image: built, started, revoked in, stopped
 #   tests/packaging/run.sh files        scripts and configuration files for routers and containers
 #
@@ -38,6 +38,7 @@ deb() {
 static() {
   # shellcheck disable=SC2086
   built static ${PACKAGING_TARGETS:-x86_64-unknown-linux-musl}
+  built device
   debian bullseye >/dev/null
   alone static.sh
 }

@@ -28,6 +28,16 @@ for triple in ${PACKAGING_TARGETS:-x86_64-unknown-linux-musl}; do
   check "$triple: lines are in the other file" grep -q debug_line <(readelf --section-headers --wide "$out/$name.debug")
 done
 
+# What a device needs alone.
+name=doorward-connect-$version-x86_64-unknown-linux-musl
+check "devices: archive is unpacked" tar -C "$work/static" -xzf "$out/$name.tar.gz"
+program=$work/static/$name/doorward
+refuse "devices: no library" grep -q NEEDED <(readelf --dynamic --wide "$program")
+check "devices: version" grep -qx "doorward $version" <("$program" --version)
+check "devices: no home yet" grep -q 'This user has joined no home' <(HOME=$work XDG_CONFIG_HOME=$work "$program" join --list 2>&1)
+check "devices: no gate" grep -q 'commands of a device alone' <("$program" run 2>&1)
+refuse "devices: crates of the gate alone are not in the notices" grep -q '^landlock ' <(zcat "$work/static/$name/third-party.gz")
+
 # What doorward does in a folder of this machine: a device is admitted, revoked and refused.
 backend
 journey() { # WHAT FOLDER COMMAND…: with this program, and a folder that it sees as /root

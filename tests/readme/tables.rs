@@ -139,6 +139,7 @@ fn keys() -> BTreeSet<String> {
             "RawNotify" => "notify.",
             "RawHistory" => "history.",
             "RawRenewal" => "renewal.",
+            "RawRenewalIssuer" => "renewal.issuer.",
             "RawSandbox" => "sandbox.",
             _ => return None,
         })

@@ -14,7 +14,7 @@ use crate::house::{House, RENEW, config};
 pub(crate) struct User(tempfile::TempDir);
 
 impl User {
-    fn joined(house: &House, device: &str, password: &str) -> Self {
+    pub(crate) fn joined(house: &House, device: &str, password: &str) -> Self {
         let user = Self(tempfile::tempdir().unwrap());
         fs::write(user.0.path().join("password"), password).unwrap();
         let file = house.home.path(&format!("devices/{device}.doorward"));

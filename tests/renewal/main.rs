@@ -17,5 +17,7 @@ mod device;
 mod hostile;
 mod last_third;
 mod refused;
+mod token;
 mod too_late;
+mod unattended;
 mod wrong_answers;

@@ -18,3 +18,4 @@ mod home;
 mod cost;
 mod cut;
 mod handover;
+mod mounted;

@@ -5,6 +5,7 @@
 #   tests/vm/run.sh                  every kernel: functional tests, the cost in instructions; then the service
 #   tests/vm/run.sh 6.1 …            only these kernels: 6.1 and 6.12 of Debian 12, and newest, which is Debian 13's backport
 #   VM_ONLY=functional|cost|systemd  only this part
+#   VM_ONLY=cifs                     a share behind the gate, mounted by the kernel through "doorward forward"; not part of everything
 #   VM_ONLY=package                  the Debian package that packaging/release has built, under systemd (tests/packaging/run.sh)
 #   VM_TESTS="filter…"               only functional tests whose names contain one of these
 #
@@ -41,6 +42,9 @@ modules="tls gcm aesni_intel ghash_clmulni_intel chacha20poly1305 chacha chacha_
 
 # The disk of a guest with systemd.
 disk_modules="virtio_pci virtio_blk ext4"
+
+# A file system of SMB, and its ciphers.
+cifs_modules="cifs nls_utf8 cmac ccm gcm ecb hmac md5 sha256_generic sha512_generic aes_generic"
 
 # Debian 12's kernels come from this machine's package sources; the newest one, which can change keys (6.14 and later), from
 # the same mirror's backports to Debian 13, with separate package lists, so that nothing of it is installed by accident.
@@ -104,7 +108,7 @@ fetch_kernel() {
   image=$(image_of "$package")
   [ -n "$image" ] || { apt-get "${lists[@]}" update -qq; image=$(image_of "$package"); }
   [ -n "$image" ] || { echo "no package $package for kernel $1: this wants Debian 12" >&2; return 1; }
-  [ "$(cat "$cache/$1/package" 2>/dev/null)" = "$image" ] && [ -e "$cache/$1/modules/order.disk" ] && return
+  [ "$(cat "$cache/$1/package" 2>/dev/null)" = "$image" ] && [ -e "$cache/$1/modules/order.cifs" ] && return
   work=$(mktemp -d "$run/fetch.XXXXXX")
   # A subshell runs the download in the folder of the file.
   download() (cd "$work" && for part in $(parts_of "$1"); do apt-get "${lists[@]}" download -qq "$part" >/dev/null; done)
@@ -119,6 +123,7 @@ fetch_kernel() {
   cp "$kernel" "$work/new/vmlinuz"
   unpack_modules order $modules
   unpack_modules order.disk $disk_modules
+  unpack_modules order.cifs $cifs_modules
   echo "$image" > "$work/new/package"
   rm -rf "${cache:?}/$1"
   mv "$work/new" "$cache/$1"
@@ -241,18 +246,39 @@ EOF_COMMANDS
   done
 }
 
+# Not part of everything: a guest with Samba, which is large.
+cifs() {
+  mapfile -t executables < <(built --test vm)
+  [ "${#executables[@]}" -eq 2 ] || { echo "built ${executables[*]}"; return 1; }
+  # Samba loads what it needs from a folder of its own.
+  local samba=/usr/lib/x86_64-linux-gnu/samba
+  executables+=(/usr/sbin/smbd /usr/bin/pdbedit /usr/bin/mount /usr/bin/umount /usr/sbin/mount.cifs "$samba"/auth/*.so)
+  local kernel failed=0
+  for kernel in "${kernels[@]}"; do
+    printf -- '-- kernel %s: cifs\n' "$kernel"
+    boot "$kernel" cifs -accel tcg,thread=multi -cpu max -smp 2 <<EOF_COMMANDS || failed=1
+for module in \$(cat /modules/order.cifs); do insmod /modules/\$module 2>/dev/null; done; mkdir -p /etc /sbin /var/log/samba /run/samba /mnt
+busybox ln -s /usr/sbin/mount.cifs /sbin/
+echo root:x:0:0::/scratch:/bin/sh > /etc/passwd; echo nobody:x:65534:65534::/:/bin/sh >> /etc/passwd
+echo root:x:0: > /etc/group; echo nogroup:x:65534: >> /etc/group
+$(executable vm) --ignored --exact mounted::share_is_mounted_with_the_line_of_forward --nocapture
+EOF_COMMANDS
+  done
+  return "$failed"
+}
+
 . tests/vm/systemd/run.sh
 
 kernels=("$@")
 if [ $# -eq 0 ]; then
   kernels=(6.1 6.12 newest)
   # Without a cost limit, because this kernel changes every few weeks.
-  [ "${VM_ONLY:-}" != cost ] || kernels=(6.1 6.12)
+  [[ "${VM_ONLY:-}" != @(cost|cifs) ]] || kernels=(6.1 6.12)
   [[ "${VM_ONLY:-}" != @(systemd|package) ]] || kernels=(6.12)
 fi
 for kernel in "${kernels[@]}"; do once fetch_kernel "$kernel"; done
 case ${VM_ONLY:-} in
   '') functional; kernels=(6.1 6.12); cost; systemd ;;
-  functional | cost | systemd | package) "$VM_ONLY" ;;
-  *) echo "VM_ONLY is functional, cost, systemd or package" >&2; exit 2 ;;
+  functional | cost | cifs | systemd | package) "$VM_ONLY" ;;
+  *) echo "VM_ONLY is functional, cost, cifs, systemd or package" >&2; exit 2 ;;
 esac

@@ -54,6 +54,7 @@ fn refusals() -> Vec<Arc<Refusal>> {
             anchored: number % 3 == 0,
             of_other_authority: false,
             guest: false,
+            descends_from: None,
         };
         refusals.remember(Refusal {
             at: ago(i64::from(100_000 - number)),

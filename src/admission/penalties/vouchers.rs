@@ -122,6 +122,7 @@ pub(crate) mod testing {
             unsupported_key: None,
             name_constrained: false,
             guest_pass: None,
+            origin: None,
             emails: Vec::new(),
             uris: Vec::new(),
             dns_names: Vec::new(),

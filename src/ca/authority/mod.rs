@@ -5,9 +5,11 @@
 //! devices are admitted. With one key for both, the key in every device's trust store could also make up devices.
 
 mod device;
+mod renewal;
 mod server;
 
 pub use device::{DeviceAuthority, Guest, certify_device};
+pub use renewal::{NotRenewable, RenewalAuthority, certify_renewed};
 pub use server::{NameConstraintPolicy, ServerAuthority, certify_server, default_names};
 
 use crate::pki::{Error, random};
@@ -24,6 +26,10 @@ pub const SERVER_DAYS: i64 = 397;
 
 /// How long a device certificate is valid, in days: two years and three months, as mkcert's.
 pub const DEVICE_DAYS: i64 = 825;
+
+/// How long the authority that renews without the owner is valid, in days. Its key is on the gate's machine: two years after that was
+/// stolen unnoticed, it is worth nothing.
+pub const RENEWAL_AUTHORITY_DAYS: i64 = 730;
 
 /// The length of the random part of an authority's name: 30 bits, so that two households do not share a name by accident.
 const NAME_TAG: usize = 6;

@@ -1,6 +1,8 @@
 //! `doorward ca device`: a new device.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
@@ -16,13 +18,17 @@ use super::{CaError, FolderArg, Format, published};
 use crate::ca::device_files::{DeviceFiles, DeviceFolder};
 use crate::ca::inventory::Store;
 use crate::ca::issue::{self, DeviceRequest, Guest, IssuedDevice};
+use crate::ca::request::{self, RequestingDevice};
 use crate::cli::exit;
 use crate::cli::services::{Configured, sample};
 use crate::cli::share::{self, LinkArgs};
+use crate::enrolment::Form;
 use crate::explain::clock::Clock;
 use crate::model::device_name::DeviceName;
 use crate::model::identity::GuestPass;
 use crate::model::names::Name;
+use crate::model::shell;
+use crate::pki::CertificateRequest;
 use crate::pki::keys::KeyType;
 
 /// The options of `doorward ca device`.
@@ -49,6 +55,11 @@ pub(super) struct DeviceArgs {
     /// The authority that signs, if there are several: "devices" or "mkcert", for example
     #[arg(long, value_name = "NAME")]
     authority: Option<String>,
+
+    /// Certify the key of this request (PKCS#10) instead of making one: that of a device which keeps its key, as in a token. The name
+    /// is yours, whatever the request says
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["canary", "qr", "key_type"])]
+    request: Option<PathBuf>,
 
     /// Replace files of an earlier device of this name
     #[arg(long)]
@@ -91,6 +102,9 @@ struct Issued<'a> {
     routes: Option<Vec<String>>,
 }
 
+/// The most that is read of the file of a request, in bytes: the longest as text.
+const REQUEST_MAX: u64 = 2 * CertificateRequest::LONGEST as u64;
+
 /// The longest guest pass, in days.
 const GUEST_DAYS_MAX: i64 = 30;
 
@@ -117,6 +131,9 @@ pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
     let guest = args.lifetime.map(|lifetime| Guest { pass: GuestPass::new(&args.route), lifetime });
     let pass = guest.as_ref().map(|guest| &guest.pass);
     let device = sample(&args.name, pass);
+    if let Some(file) = &args.request {
+        return for_request(args, file, &mut store, (&folder, &configured, guest.as_ref()));
+    }
     let request = DeviceRequest {
         name: &args.name,
         key_type: args.key_type,
@@ -169,6 +186,61 @@ pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
         )?;
     }
     Ok(())
+}
+
+/// For a device that has made its key itself.
+fn for_request(
+    args: &DeviceArgs,
+    file: &Path,
+    store: &mut Store,
+    (folder, configured, guest): (&DeviceFolder, &Configured, Option<&Guest>),
+) -> Result<(), CaError> {
+    let request = read_request(file).map_err(|error| CaError::usage(format!("{}: {error}", file.display())))?;
+    let device = sample(&args.name, guest.map(|guest| &guest.pass));
+    let requesting = RequestingDevice {
+        name: &args.name,
+        request: &request,
+        authority: args.authority.as_deref(),
+        folder,
+        replace: args.force,
+        guest,
+    };
+    let issued = request::device(store, &requesting, &args.passphrase.prompt(), || configured.reachable(&device))
+        .map_err(CaError::with_remedy(
+            "these are files of an earlier device: move them away, or replace them with --force",
+        ))?;
+    published::inventory(store);
+    let files = match &issued.bundle {
+        Some(bundle) => format!(
+            "  {}\n    is for the device, and holds no secret. There: doorward join {} --key URI\n",
+            bundle.display(),
+            shell::word(&Form::Bundle.file_name(&args.name))
+        ),
+        None => format!("  {}\n", issued.certificate.display()),
+    };
+    let text = format!(
+        "Issued a certificate for {}, valid until {}:\n{files}The SHA-256 of its key is {}: the device must show the same.\n{}",
+        args.name,
+        issued.end().date(),
+        issued.key_sha256,
+        configured.text(&device)
+    );
+    if let Some(warning) = configured.warning(args.name.as_str(), guest.map(|guest| &guest.pass), &device) {
+        errln!("warning: {warning}");
+    }
+    print(args.format, &text, &issued)
+}
+
+/// Reads a request, in PEM or DER.
+fn read_request(file: &Path) -> Result<CertificateRequest, String> {
+    let mut bytes = Vec::new();
+    let open = File::open(file).map_err(|error| error.to_string())?;
+    open.take(REQUEST_MAX).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    let block = pem::parse_many(&bytes).ok().and_then(|blocks| {
+        blocks.into_iter().find(|block| matches!(block.tag(), "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST"))
+    });
+    let der = block.map_or(bytes, pem::Pem::into_contents);
+    CertificateRequest::read(&der).map_err(|error| error.to_string())
 }
 
 /// What a canary has that a device has not: the gate has to know that its certificate is revoked.

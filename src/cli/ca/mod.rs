@@ -17,6 +17,7 @@ mod parse;
 mod passphrase;
 mod published;
 mod renew;
+mod renewal;
 mod requests;
 mod revoke;
 mod running_gate;
@@ -74,6 +75,11 @@ enum Command {
     Approve(requests::ApproveArgs),
     /// Refuse the certificate that a device has asked the gate for
     Refuse(requests::RefuseArgs),
+    /// Make the authority that renews certificates on the gate's machine, without you
+    ///
+    /// It can do nothing else: a gate takes what it signs only for a device that has a certificate of your own authority, with the key
+    /// of that one. To revoke a device revokes what was renewed as well.
+    Renewal(renewal::RenewalArgs),
     /// Revoke the certificates of a device: add them to the revocation list
     ///
     /// Without a name, serial number, fingerprint or file, it asks which device. With --lists, the lists are written again and
@@ -104,6 +110,7 @@ pub(super) fn run(args: CaArgs) -> ExitCode {
         Command::Requests(args) => requests::list(&args),
         Command::Approve(args) => requests::approve_all(&args),
         Command::Refuse(args) => requests::refuse(&args),
+        Command::Renewal(args) => renewal::run(&args),
         Command::Revoke(args) => revoke::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Export(args) => export::run(&args),

@@ -49,6 +49,9 @@ struct Written {
     /// All files; nothing if the key is not here.
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<DeviceFiles>,
+    /// What "doorward join" takes, if the key is not here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bundle: Option<PathBuf>,
     /// The serial numbers of the certificates that were revoked.
     revoked: Vec<String>,
     /// Whether the gate uses the new revocation list.
@@ -92,6 +95,7 @@ pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
         not_after: renewed.not_after.unix_timestamp(),
         certificate: renewed.certificate,
         device: renewed.files,
+        bundle: renewed.bundle,
         revoked: renewed.revoked,
         outcome,
     };
@@ -109,6 +113,12 @@ fn text(renewed: &RenewedDevice, share: Option<&str>) -> String {
              there is no .p12 file: to make one with a new key, add --new-key.\n",
             renewed.certificate.display()
         )),
+    }
+    if let Some(bundle) = &renewed.bundle {
+        out.push_str(&format!(
+            "  {}\n    is for \"doorward join\" on a computer that has the key.\n",
+            bundle.display()
+        ));
     }
     if let (true, Some(end)) = (renewed.revoked.is_empty(), renewed.old_not_after) {
         out.push_str(&format!("The old certificate stays valid until {}.\n", end.date()));

@@ -11,14 +11,14 @@ use super::output::{print, print_json};
 use super::passphrase::PassphraseArg;
 use super::running_gate::config_file;
 use super::{CaError, FolderArg, Format, published};
-use crate::ca::approve::{Asking, NotApproved, approve, asking};
-use crate::ca::inventory::Store;
+use crate::ca::approve::{Asking, NotApproved, Shown, approve, asking};
+use crate::ca::inventory::{Status, Store, now};
 use crate::cli::exit;
 use crate::config;
 use crate::explain::clock::Clock;
 use crate::files::Folder;
 use crate::model::device_name::is_called;
-use crate::model::identity::Sha256;
+use crate::model::identity::{Identity, Sha256};
 use crate::model::names::printable;
 use crate::model::shell;
 use crate::model::text::table;
@@ -44,6 +44,10 @@ pub(super) struct Places {
 pub(super) struct RequestsArgs {
     #[command(flatten)]
     places: Places,
+
+    /// List what was issued without you instead: the latest certificate of each device
+    #[arg(long)]
+    renewed: bool,
 
     /// Output format
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
@@ -102,6 +106,21 @@ struct Listed {
     /// Why it cannot be approved.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
+}
+
+/// A certificate that was issued without the owner. Times are in seconds since 1970.
+#[derive(Serialize)]
+struct Renewed {
+    /// The device, if the certificate that this one descends from was issued here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    serial: String,
+    /// The serial number of the certificate that it descends from.
+    descends_from: String,
+    not_after: i64,
+    /// The status of that one, which is the one of both.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
 }
 
 /// A certificate that was issued.
@@ -202,24 +221,75 @@ impl Requests {
 
 /// What the device is called: by the certificate that it has shown, if that was issued here.
 fn called(store: &Store, request: &RenewalRequest) -> String {
-    let fingerprint = request.certificate.to_string();
-    let mut entries = store.inventory.certificates.iter();
-    let entry = entries.find(|entry| entry.fingerprint.as_ref() == Some(&fingerprint));
-    printable(entry.map_or(&request.device, |entry| &entry.name), NAME_MAX)
+    let entry = shown(store, request).entry(&store.inventory).cloned();
+    printable(entry.as_ref().map_or(&request.device, |entry| &entry.name), NAME_MAX)
+}
+
+/// The certificate that the request came with.
+fn shown(store: &Store, request: &RenewalRequest) -> Shown {
+    Shown::stored(&store.inventory, &request.certificate, request.shown.as_ref())
 }
 
 fn asked<'a>(store: &'a Store, request: &RenewalRequest) -> Result<Asking<'a>, NotApproved> {
-    asking(&store.inventory, &request.certificate, &request.request)
+    asking(&store.inventory, &shown(store, request), &request.request)
 }
 
 /// `doorward ca requests`
 pub(super) fn list(args: &RequestsArgs) -> Result<(), CaError> {
     let (store, requests) = args.places.open()?;
+    if args.renewed {
+        let renewed = renewed(&store, &requests)?;
+        return match args.format {
+            Format::Json => print_json(&renewed),
+            Format::Text => Ok(io::stdout().lock().write_all(renewed_text(&renewed).as_bytes())?),
+        };
+    }
     let listed: Vec<Listed> = requests.all()?.iter().map(|request| listed(&store, request)).collect();
     match args.format {
         Format::Json => print_json(&listed),
         Format::Text => Ok(io::stdout().lock().write_all(text(&listed).as_bytes())?),
     }
+}
+
+/// What was issued without the owner, as the folder has it. Nothing but the signature of the renewal authority vouches for it.
+fn renewed(store: &Store, requests: &Requests) -> Result<Vec<Renewed>, CaError> {
+    let mut renewed = Vec::new();
+    for certificate in requests.act(RequestFolder::issued)? {
+        let shown = Shown::stored(&store.inventory, &Sha256::of(&certificate), Some(&certificate));
+        let (Some((origin, not_after)), Ok(identity)) =
+            (&shown.renewed, Identity::from_certificate(&certificate, false))
+        else {
+            continue;
+        };
+        let entry = shown.entry(&store.inventory);
+        renewed.push(Renewed {
+            name: entry.map(|entry| entry.name.clone()),
+            serial: identity.serial.to_string(),
+            descends_from: origin.serial.to_string(),
+            not_after: *not_after,
+            status: entry.map(|entry| store.inventory.status(entry, now())).filter(|status| *status == Status::Revoked),
+        });
+    }
+    renewed.sort_by(|one, other| (&one.name, one.not_after).cmp(&(&other.name, other.not_after)));
+    Ok(renewed)
+}
+
+fn renewed_text(renewed: &[Renewed]) -> String {
+    if renewed.is_empty() {
+        return "No certificate was issued without you.\n".to_owned();
+    }
+    let clock = Clock::system();
+    let mut rows = vec![["name", "valid until", "serial", "descends from", ""].map(str::to_owned)];
+    for line in renewed {
+        rows.push([
+            line.name.as_ref().map_or_else(|| "–".to_owned(), |name| printable(name, NAME_MAX)),
+            clock.of_seconds(line.not_after).map_or_else(String::new, |at| at.date().to_string()),
+            line.serial.clone(),
+            line.descends_from.clone(),
+            line.status.map_or_else(String::new, |status| status.to_string()),
+        ]);
+    }
+    table(&rows)
 }
 
 fn listed(store: &Store, request: &RenewalRequest) -> Listed {
@@ -285,7 +355,8 @@ pub(super) fn approve_all(args: &ApproveArgs) -> Result<(), CaError> {
     let mut issued = Vec::new();
     let mut text = String::new();
     for request in &wanted {
-        let approved = approve(&mut store, &request.certificate, &request.request, &passphrase)?
+        let shown = shown(&store, request);
+        let approved = approve(&mut store, &shown, &request.request, &passphrase)?
             .map_err(|why| CaError::usage(format!("{} cannot be approved: {why}", called(&store, request))))?;
         // The gate knows the certificate, and that it is the device's, before the device has it.
         published::inventory(&store);

@@ -12,15 +12,19 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Args;
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use serde::Serialize;
+use time::OffsetDateTime;
 
 use super::{ConfigArg, CredentialsArg, Format, exit, failed};
 use crate::admission::descriptors::Descriptors;
-use crate::config::checked::Config;
+use crate::config::checked::{Config, RenewalIssuer};
 use crate::listener::Listener;
-use crate::model::text;
+use crate::model::text::{self, counted};
 use crate::reload::policy_report::{SampleClient, sample_clients};
 use crate::snapshot::Snapshot;
+use crate::unattended::authority_of;
 use connect::Dialled;
 
 /// The options of `doorward check`.
@@ -63,9 +67,24 @@ struct Table {
     /// The user whose rights the files were read with.
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<String>,
+    /// What renews certificates without the owner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    renewal: Option<Unattended>,
     /// What is at each backend.
     #[serde(skip_serializing_if = "Option::is_none")]
     backends: Option<Vec<Dialled>>,
+}
+
+/// The authority that renews certificates without the owner.
+#[derive(Debug, Serialize)]
+struct Unattended {
+    /// How long a certificate that it issues is valid at most.
+    days: u16,
+    /// When it expires, in seconds since 1970.
+    until: i64,
+    /// Why it cannot be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -109,6 +128,9 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
             }
         },
     }
+    let renewal = config.renewal.as_ref().and_then(|renewal| renewal.issuer.as_ref());
+    let renewal = renewal.map(|issuer| Unattended::of(&config, issuer));
+    warnings.extend(renewal.iter().filter_map(|renewal| renewal.error.clone()));
     if args.connect {
         let mut dialled = connect::dial(&config);
         warnings.extend(dialled.iter().filter_map(|dialled| dialled.warning.clone()));
@@ -119,6 +141,7 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
         errln!("warning: {warning}");
     }
     table.warnings.extend(warnings);
+    table.renewal = renewal;
     match args.format {
         Format::Text => {
             outln!("{}", text(&table).trim_end_matches('\n'));
@@ -145,7 +168,18 @@ fn table(config: &Config) -> Table {
         rows: sample_clients(config).iter().map(row).collect(),
         warnings: config.warnings.iter().map(|warning| format!("{}: {}", warning.key, warning.message)).collect(),
         user: None,
+        renewal: None,
         backends: None,
+    }
+}
+
+impl Unattended {
+    /// Whether the process beside the gate can use the key. Another user than the gate's may not look.
+    fn of(config: &Config, issuer: &RenewalIssuer) -> Self {
+        let is_hidden = access(&issuer.key, Access::READ_OK) == Err(Errno::ACCESS);
+        let error = if is_hidden { None } else { authority_of(config, issuer).err() };
+        let error = error.map(|error| format!("renewal.issuer: certificates are not renewed without you: {error}"));
+        Self { days: issuer.days, until: issuer.not_after, error }
     }
 }
 
@@ -157,6 +191,14 @@ fn text(table: &Table) -> String {
     });
     let rows: Vec<Vec<String>> = [heading].into_iter().chain(rows).collect();
     let mut out = format!("{} has no errors. Access to each route:\n\n{}", table.file, text::table(&rows));
+    if let Some(renewal) = table.renewal.as_ref().filter(|renewal| renewal.error.is_none()) {
+        let until = OffsetDateTime::from_unix_timestamp(renewal.until)
+            .map_or_else(|_| String::new(), |at| at.date().to_string());
+        out.push_str(&format!(
+            "\nUntil {until}, devices that ask for it get a new certificate for {} without you.\n",
+            counted(u64::from(renewal.days), "day")
+        ));
+    }
     if let Some(user) = &table.user {
         out.push_str(&format!("\nThe gate's user, {user}, can read every file that it needs.\n"));
     }

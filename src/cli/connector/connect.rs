@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::{DeviceArg, renews, runtime};
 use crate::cli::{exit, failed};
-use crate::connector::fault::Failure;
+use crate::connector::fault::{Failure, Fault};
 use crate::connector::renew::Told;
 use crate::connector::stdio::{self, Ended};
 
@@ -43,6 +43,9 @@ pub(in crate::cli) fn run(args: &ConnectArgs) -> ExitCode {
         Ok(opened) => opened,
         Err(error) => return failed(exit::USAGE, &error),
     };
+    if let Err(error) = remote.tls.unlock() {
+        return failed(exit::USAGE, &error);
+    }
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return failed(exit::UNEXPECTED, &error),
@@ -69,6 +72,7 @@ pub(in crate::cli) fn run(args: &ConnectArgs) -> ExitCode {
         Ended::Orderly => exit::OK.into(),
         Ended::Failed(failure) => {
             let code = match &failure {
+                Failure::Token(_) | Failure::Gate { fault: Fault::Token(_), .. } => exit::USAGE,
                 Failure::Unreached(_) => exit::NO_GATE,
                 Failure::Gate { .. } if failure.is_passing() => exit::NO_GATE,
                 Failure::Gate { .. } => exit::REFUSED,

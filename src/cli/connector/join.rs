@@ -13,6 +13,8 @@ use crate::cli::{exit, failed};
 use crate::connector::homes::{Home, Homes, HomesError, Joined, identity, read_bundle};
 use crate::connector::renew;
 use crate::connector::ssh::{SshError, SshFolder};
+use crate::connector::token::{Token, TokenError, TokenKey, TokenUri};
+use crate::model::identity::Sha256;
 use crate::model::names::{Name, printable};
 use crate::model::service::ServiceKind;
 use crate::model::shell;
@@ -24,16 +26,23 @@ Examples:
   doorward join alice-laptop.doorward
   doorward join alice-laptop.doorward --ssh    also lets ssh, scp, sftp, rsync and git use it
   doorward join --list
-  doorward join --undo home.example";
+  doorward join --undo home.example
+
+With the key in a token, as in a YubiKey, which it never leaves:
+  doorward join --request 'pkcs11:token=alice' > laptop.csr     the owner: doorward ca device alice-laptop --request laptop.csr
+  doorward join alice-laptop.doorward --key 'pkcs11:token=alice'";
 
 /// The longest password that is read, in bytes.
 const PASSWORD_MAX: u64 = 1024;
+
+/// The longest URI that is shown, in characters.
+const URI_MAX: usize = 512;
 
 /// The options of `doorward join`.
 #[derive(Args, Debug)]
 pub(crate) struct JoinArgs {
     /// The file that was made for this device
-    #[arg(value_name = "FILE", required_unless_present_any = ["undo", "list", "ssh", "no_ssh"])]
+    #[arg(value_name = "FILE", required_unless_present_any = ["undo", "list", "ssh", "no_ssh", "request"])]
     file: Option<PathBuf>,
 
     /// What to call the home here [default: its domain]
@@ -47,6 +56,14 @@ pub(crate) struct JoinArgs {
     /// Read the password of the file from the first line of this file [default: ask for it]
     #[arg(long, value_name = "FILE", requires = "file")]
     password_file: Option<PathBuf>,
+
+    /// The key, if it is in a token: its URI (RFC 7512), as in "pkcs11:token=alice;id=%01?module-path=/usr/lib/libykcs11.so"
+    #[arg(long, value_name = "URI", requires = "file", conflicts_with = "password_file")]
+    key: Option<String>,
+
+    /// Write a request for a certificate (PKCS#10) to stdout, signed by this key in a token. The owner of the gate makes a file of it
+    #[arg(long, value_name = "URI", conflicts_with_all = ["file", "ssh", "list", "undo", "no_ssh"])]
+    request: Option<String>,
 
     /// Let ssh reach the homes that were joined: writes ~/.ssh/doorward_config, and one line into ~/.ssh/config that includes it
     #[arg(long)]
@@ -92,6 +109,12 @@ impl From<SshError> for NotJoined {
 }
 
 pub(crate) fn run(args: &JoinArgs) -> ExitCode {
+    if let Some(uri) = &args.request {
+        return match parsed(uri).and_then(|uri| request(&uri).map_err(NotJoined::usage)) {
+            Ok(()) => exit::OK.into(),
+            Err(NotJoined(code, message)) => failed(code, &message),
+        };
+    }
     let done = Homes::open().map_err(NotJoined::from).and_then(|homes| match (&args.file, &args.undo) {
         (Some(file), _) => join(args, &homes, file),
         (None, Some(home)) => undo(&homes, home),
@@ -103,6 +126,25 @@ pub(crate) fn run(args: &JoinArgs) -> ExitCode {
         Ok(()) => exit::OK.into(),
         Err(NotJoined(code, message)) => failed(code, &message),
     }
+}
+
+/// Not as the parser of the command line does it, which would repeat a PIN that is in the URI.
+fn parsed(uri: &str) -> Result<TokenUri, NotJoined> {
+    TokenUri::parse(uri).map_err(NotJoined::usage)
+}
+
+/// Prints a request that the key in a token has signed.
+fn request(uri: &TokenUri) -> Result<(), TokenError> {
+    let key = TokenKey::of_token(Token::of(uri))?;
+    let request = key.request(None)?;
+    outln!("{}", pem::encode(&pem::Pem::new("CERTIFICATE REQUEST", request)).trim_end().replace("\r\n", "\n"));
+    errln!(
+        "The owner of the home makes a file of it for this device: doorward ca device NAME --request FILE\nThe SHA-256 of its key is \
+         {}.\nThen: doorward join NAME.doorward --key {}",
+        Sha256::of(key.spki()),
+        shell::word(uri.as_str())
+    );
+    Ok(())
 }
 
 fn join(args: &JoinArgs, homes: &Homes, file: &Path) -> Result<(), NotJoined> {
@@ -119,8 +161,10 @@ fn join(args: &JoinArgs, homes: &Homes, file: &Path) -> Result<(), NotJoined> {
     let shown = shell::path(file);
     let until = check_usable(&bundle, file)?;
     let here = homes.get(name)?;
-    let same =
-        here.as_ref().is_some_and(|here| Bundle { key: here.bundle.key.clone(), ..bundle.clone() } == here.bundle);
+    let is_key = |key: &BundleKey| args.key.as_ref().is_none_or(|uri| *key == BundleKey::Token(uri.clone()));
+    let same = here.as_ref().is_some_and(|here| {
+        is_key(&here.bundle.key) && Bundle { key: here.bundle.key.clone(), ..bundle.clone() } == here.bundle
+    });
     if let Some(here) = here.as_ref().filter(|_| !args.replace)
         && let Some(difference) = here.difference(&bundle)
     {
@@ -133,7 +177,7 @@ fn join(args: &JoinArgs, homes: &Homes, file: &Path) -> Result<(), NotJoined> {
         ));
     }
     if !same {
-        let bundle = unlocked(args, bundle, file)?;
+        let bundle = unlocked(args, bundle, file, here.as_ref())?;
         homes.keep(name, &bundle)?;
     }
     let joined = homes.joined()?;
@@ -159,7 +203,7 @@ fn join(args: &JoinArgs, homes: &Homes, file: &Path) -> Result<(), NotJoined> {
     }
     let file = home.file.display();
     match home.bundle.key {
-        BundleKey::Token(_) => errln!("The key stays in its token. {shown} is no longer needed."),
+        BundleKey::Token(_) => errln!("The key stays in its token: {file} names it. {shown} is no longer needed."),
         _ => errln!("The key is in {file}, which only you can read. {shown} is no longer needed."),
     }
     Ok(())
@@ -189,10 +233,32 @@ fn check_usable(bundle: &Bundle, file: &Path) -> Result<i64, NotJoined> {
     Ok(identity.not_after)
 }
 
-/// The same with a key that needs no password.
-fn unlocked(args: &JoinArgs, bundle: Bundle, file: &Path) -> Result<Bundle, NotJoined> {
-    if !matches!(bundle.key, BundleKey::Encrypted(_)) {
-        return Ok(bundle);
+/// The same with a key that can be used: one that needs no password, or one in a token, which has shown that it has it.
+fn unlocked(args: &JoinArgs, bundle: Bundle, file: &Path, here: Option<&Home>) -> Result<Bundle, NotJoined> {
+    if let Some(uri) = &args.key {
+        let none = || NotJoined::usage(format!("{} has no certificate", file.display()));
+        let certificate = bundle.chain.first().ok_or_else(none)?;
+        let key = TokenKey::of_certificate(Token::of(&parsed(uri)?), certificate).and_then(|key| key.prove());
+        key.map_err(|error| NotJoined::usage(format!("{error}\n  nothing was written")))?;
+        return Ok(Bundle { key: BundleKey::Token(uri.clone()), ..bundle });
+    }
+    match &bundle.key {
+        BundleKey::Plain(_) => return Ok(bundle),
+        // A library that a stranger's file names is not run.
+        BundleKey::Token(_) => return Err(HomesError::TokenOfFile { path: file.to_owned() }.into()),
+        BundleKey::OnDevice => {
+            let spki = |bundle: &Bundle| identity(bundle).map(|identity| identity.spki);
+            let same_key = here.filter(|here| spki(&here.bundle).is_some() && spki(&here.bundle) == spki(&bundle));
+            let here = same_key.ok_or_else(|| {
+                NotJoined::usage(format!(
+                    "{} has no key: it was made for one that is on this device\n  name it: doorward join {} --key pkcs11:…",
+                    file.display(),
+                    shell::path(file)
+                ))
+            })?;
+            return Ok(Bundle { key: here.bundle.key.clone(), ..bundle });
+        }
+        BundleKey::Encrypted(_) => {}
     }
     let password = password(args, file)?;
     // Typed from another screen, or copied with the end of a line.
@@ -287,5 +353,9 @@ fn describe(home: &Home) -> String {
         let word = if identity.not_after < now { "expired on" } else { "valid until" };
         format!("{word} {}", date(identity.not_after))
     });
-    table(&[[home.name.clone(), home.bundle.device.to_string(), until]]).trim_end().to_owned()
+    let key = match &home.bundle.key {
+        BundleKey::Token(uri) => format!("key in a token: {}", printable(uri, URI_MAX)),
+        _ => String::new(),
+    };
+    table(&[[home.name.clone(), home.bundle.device.to_string(), until, key]]).trim_end().to_owned()
 }

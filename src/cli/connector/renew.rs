@@ -9,6 +9,7 @@ use tokio::runtime::Builder;
 use crate::cli::{exit, failed};
 use crate::connector::fault::Failure;
 use crate::connector::homes::{Home, Homes};
+use crate::connector::remote::tls_of;
 use crate::connector::renew::{Attempt, Key, RenewError, renew};
 use crate::model::names::ServerName;
 use crate::model::shell::word;
@@ -87,6 +88,11 @@ fn attempt(homes: &Homes, home: &Home, args: &RenewArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(exit::UNEXPECTED, &error),
     };
+    // The user is asked for the PIN of a token before anything else.
+    let unlocked = tls_of(&home.bundle).map(|tls| tls.unlock());
+    if let Ok(Err(error)) = unlocked {
+        return failed(exit::USAGE, &error);
+    }
     let mut told = false;
     loop {
         match runtime.block_on(renew(homes, home, key, args.server_name.as_ref())) {
@@ -122,12 +128,17 @@ fn attempt(homes: &Homes, home: &Home, args: &RenewArgs) -> ExitCode {
 fn code(error: &RenewError) -> u8 {
     match error {
         RenewError::NotReached { failure, .. } => match &**failure {
+            failure if failure.token().is_some() => exit::USAGE,
             Failure::Unreached(_) => exit::NO_GATE,
             failure if failure.is_passing() => exit::NO_GATE,
-            Failure::Gate { .. } => exit::REFUSED,
+            Failure::Gate { .. } | Failure::Token(_) => exit::REFUSED,
         },
         RenewError::Refused { .. } => exit::REFUSED,
-        RenewError::NoService { .. } | RenewError::Encrypted { .. } | RenewError::Token { .. } => exit::USAGE,
+        RenewError::NoService { .. }
+        | RenewError::Encrypted { .. }
+        | RenewError::NewInToken { .. }
+        | RenewError::Token(_)
+        | RenewError::Unusable(_) => exit::USAGE,
         _ => exit::UNEXPECTED,
     }
 }

@@ -39,7 +39,8 @@ pub(super) fn check(given: &Given<String>, report: &mut Report) -> Option<Option
     Some(Some(inventory))
 }
 
-fn read(path: &Path) -> Result<Inventory, Problem> {
+/// All that is in the file.
+pub(in crate::config) fn whole(path: &Path) -> Result<inventory::Inventory, Problem> {
     let file = files::read_named(path).map_err(|error| files::unreadable(path, &error))?;
     let content = std::str::from_utf8(&file.bytes).ok().map(toml::from_str::<inventory::Inventory>);
     let Some(Ok(content)) = content else {
@@ -48,6 +49,11 @@ fn read(path: &Path) -> Result<Inventory, Problem> {
             "write the path of inventory.toml in the folder of your authorities, as in \"pki/inventory.toml\"",
         ));
     };
+    Ok(content)
+}
+
+fn read(path: &Path) -> Result<Inventory, Problem> {
+    let content = whole(path)?;
     let mut devices: Vec<Device> = Vec::new();
     for entry in content.certificates.iter().rev().filter(|entry| entry.kind == Kind::Device) {
         let current = content.current(&entry.name, Kind::Device).is_some_and(|current| current.serial == entry.serial);
@@ -62,7 +68,8 @@ fn read(path: &Path) -> Result<Inventory, Problem> {
         }
     }
     devices.reverse();
-    let issued = content.certificates.iter().filter(|entry| entry.kind == Kind::Device).filter_map(issued).collect();
+    let devices_only = content.certificates.iter().filter(|entry| entry.kind == Kind::Device);
+    let issued = devices_only.filter_map(|entry| issued(&content, entry)).collect();
     let pem = |text: &String| CertificateDer::from_pem_slice(text.as_bytes()).ok();
     let authorities = content.known.iter().filter_map(pem).collect();
     let revoked = revoked(&content);
@@ -89,13 +96,16 @@ fn valid(inventory: &inventory::Inventory) -> Vec<DeviceCertificate> {
     certificates.collect()
 }
 
-fn issued(entry: &CertificateEntry) -> Option<IssuedToDevice> {
+fn issued(inventory: &inventory::Inventory, entry: &CertificateEntry) -> Option<IssuedToDevice> {
     let digest = |text: &Option<String>| text.as_deref().and_then(Sha256::parse);
     Some(IssuedToDevice {
         device: entry.name.clone(),
         serial: Serial::parse(&entry.serial)?,
         fingerprint: digest(&entry.fingerprint),
         spki: digest(&entry.spki),
+        authority: inventory.authority(&entry.authority).and_then(|authority| Sha256::parse(&authority.fingerprint)),
+        revoked: entry.revoked_at.is_some(),
+        guest: !entry.routes.is_empty(),
         canary: entry.canary,
     })
 }

@@ -14,7 +14,7 @@ mod deny;
 mod expect;
 mod health;
 pub(super) mod history;
-mod inventory;
+pub(super) mod inventory;
 mod listener;
 pub(crate) mod notify;
 mod own_authority;
@@ -23,6 +23,7 @@ mod protocols;
 mod public;
 mod relations;
 pub(super) mod renewal;
+mod renewal_issuer;
 pub(super) mod revocation_lists;
 mod route;
 pub(super) mod salvage;
@@ -143,6 +144,7 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
         seen: Seen::default(),
     };
     warn_of_log(&config, &raw.log, report);
+    renewal_issuer::relations(&config, raw, report);
     if let Some(section) = raw.certificate.value().and_then(|default| default.value.acme.value()) {
         acme_lints::warn(&config, &section.place, report);
     }

@@ -1,6 +1,6 @@
 //! `[renewal]`: devices ask for their next certificate through the gate.
 
-use super::{Checks, Place, RawRoute, certificate, own_folder, route};
+use super::{Checks, Place, RawRoute, certificate, own_folder, renewal_issuer, route};
 use crate::config::checked::{
     Allow, CertificateSource, ClientAuthMode, Renewal, Route, RouteMode, SendProxyProtocol, StateFolder, Strategy,
     Terminate,
@@ -24,6 +24,7 @@ pub(super) fn check(checks: &Checks<'_>, report: &mut Report) -> Option<Option<R
     };
     let server_name = server_name(section, place, raw, report);
     let folder = folder(&section.folder, report);
+    let issuer = renewal_issuer::check(&section.issuer, raw, report);
     let mut complete = true;
     let mut missing = |is: bool, message: &str, remedy: &str, report: &mut Report| {
         if !is {
@@ -58,7 +59,7 @@ pub(super) fn check(checks: &Checks<'_>, report: &mut Report) -> Option<Option<R
             report,
         );
     }
-    let (server_name, folder) = (server_name?, folder?);
+    let (server_name, folder, issuer) = (server_name?, folder?, issuer?);
     let loaded = checks.certificate.as_ref()?;
     let patterns = vec![ServerNamePattern::Exact(server_name.clone())];
     if loaded.certificate.source == CertificateSource::Files {
@@ -86,7 +87,7 @@ pub(super) fn check(checks: &Checks<'_>, report: &mut Report) -> Option<Option<R
         kind: ServiceKind::Http,
         allow_entries: Vec::new(),
     };
-    Some(Some(Renewal { server_name, route, folder }))
+    Some(Some(Renewal { server_name, route, folder, issuer }))
 }
 
 /// The name that devices ask for, if it is one that no route has.

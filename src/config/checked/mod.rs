@@ -10,6 +10,7 @@ mod dns_providers;
 mod expect;
 mod health;
 mod history;
+mod inventory;
 mod limits;
 mod notify;
 mod renewal;
@@ -24,10 +25,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use rustls::pki_types::CertificateDer;
 
 use super::file_states::Seen;
-use crate::model::identity::{GuestPass, Serial, Sha256};
+use crate::model::identity::Sha256;
 use crate::model::names::{Name, ServerName, ServerNamePattern};
 use crate::model::service::ServiceKind;
 use crate::model::starttls::Starttls;
@@ -45,9 +45,10 @@ pub use dns_providers::{DnsProvider, ProviderKeys};
 pub use expect::{AllowEntry, Expectation, ExpectedClients};
 pub use health::Health;
 pub use history::History;
+pub use inventory::{Device, DeviceCertificate, Inventory, IssuedToDevice, RevokedCertificate};
 pub use limits::{Banned, Limits, Rate, Timeouts};
 pub use notify::{Format, Notify, Secret, SecretUrl, Webhook};
-pub use renewal::Renewal;
+pub use renewal::{KnownOrigin, Renewal, RenewalIssuer, RenewalTrust};
 pub use state_folder::StateFolder;
 pub use tickets::{TicketSecret, Tickets, WeakSecret};
 pub use wake::{Mac, Wake};
@@ -276,83 +277,6 @@ pub struct Metrics {
     pub inventory: Option<Inventory>,
 }
 
-/// The devices that `doorward ca` has given certificates.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Inventory {
-    /// The file they stand in.
-    pub file: PathBuf,
-    /// Each with the certificate that it got last, unless that was revoked.
-    pub devices: Vec<Device>,
-    /// Every certificate that a device was ever given.
-    pub issued: Vec<IssuedToDevice>,
-    /// Every certificate of a device that is neither revoked nor expired: several of one device after a renewal.
-    pub certificates: Vec<DeviceCertificate>,
-    /// The certificates of its authorities, and of former ones.
-    pub authorities: Vec<CertificateDer<'static>>,
-    /// The certificates of devices that were revoked.
-    pub revoked: Vec<RevokedCertificate>,
-}
-
-/// A certificate that a device was given, whatever has become of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IssuedToDevice {
-    /// The name of the device.
-    pub device: String,
-    /// Its serial number.
-    pub serial: Serial,
-    /// SHA-256 of it, if it is known.
-    pub fingerprint: Option<Sha256>,
-    /// SHA-256 of its SubjectPublicKeyInfo, if it is known.
-    pub spki: Option<Sha256>,
-    /// It was issued as bait: no device uses it.
-    pub canary: bool,
-}
-
-/// A certificate of a device.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceCertificate {
-    /// The device.
-    pub device: String,
-    /// SHA-256 of the certificate.
-    pub fingerprint: Sha256,
-    /// Its serial number.
-    pub serial: Serial,
-    /// The routes it is limited to, if it is a guest pass.
-    pub guest_pass: Option<GuestPass>,
-}
-
-/// A device and its certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Device {
-    /// What it is called.
-    pub name: String,
-    /// When its certificate becomes valid, in seconds since 1970, if that is known.
-    pub not_before: Option<i64>,
-    /// When its certificate expires, in seconds since 1970.
-    pub not_after: i64,
-    /// It is bait, which no device uses.
-    pub canary: bool,
-    /// Its certificate is a guest pass, which is meant to expire.
-    pub guest: bool,
-}
-
-/// A device's certificate that was revoked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RevokedCertificate {
-    /// What the device is called.
-    pub name: String,
-    /// The certificate's serial number.
-    pub serial: Serial,
-    /// SHA-256 of the certificate, if it is known.
-    pub fingerprint: Option<Sha256>,
-    /// SHA-256 of the certificate of the authority that signed it.
-    pub authority: Sha256,
-    /// When it was revoked, in seconds since 1970.
-    pub revoked_at: i64,
-    /// When it expires, in seconds since 1970.
-    pub not_after: i64,
-}
-
 /// How verdicts are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
@@ -433,6 +357,7 @@ impl Config {
         files.extend(self.notify.files.iter().cloned());
         files.extend(self.acme.iter().flat_map(|acme| acme.files.iter().cloned()));
         files.extend(self.tickets.keys.iter().map(|key| key.file.clone()));
+        files.extend(self.renewal.iter().filter_map(|renewal| Some(renewal.issuer.as_ref()?.file.clone())));
         for route in self.served() {
             files.extend(route.backend_tls.iter().flat_map(|tls| tls.files.iter().cloned()));
             let RouteMode::Terminate(terminate) = &route.mode else { continue };

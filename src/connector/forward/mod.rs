@@ -18,6 +18,7 @@ use self::hints::hint;
 use self::rule::{Local, Rule};
 use self::tunnel::Tunnel;
 use super::platform::{self, Listener, StatusSocket};
+use super::remote::Remote;
 use super::source::Source;
 use crate::model::service::ServiceKind;
 
@@ -63,8 +64,10 @@ impl Forwarder {
         }
         let mut bound = Vec::new();
         for rule in rules {
-            let found = source.find(&rule.route).and_then(|target| source.remote(&rule.route).map(|_| target));
-            let kind = found.map_err(|error| ForwardError::Rule(error.to_string()))?.route.kind;
+            let found = source.find(&rule.route).and_then(|target| Ok((target, source.remote(&rule.route)?)));
+            let (target, remote) = found.map_err(|error| ForwardError::Rule(error.to_string()))?;
+            let kind = target.route.kind;
+            unlock(&remote, &log)?;
             let listener = match &rule.local {
                 Some(local) => {
                     rule::check(local, beyond_loopback).map_err(ForwardError::Rule)?;
@@ -115,6 +118,17 @@ impl Forwarder {
     }
 }
 
+/// Asks for the PIN of the device's token at the start, when the user may be there. It may be plugged in later if a file has
+/// the PIN.
+fn unlock(remote: &Remote, log: &Log) -> Result<(), ForwardError> {
+    match remote.tls.unlock() {
+        Err(error) if error.is_passing() && remote.tls.is_unattended() => log(&error.to_string()),
+        Err(error) => return Err(ForwardError::Rule(error.to_string())),
+        Ok(()) => {}
+    }
+    Ok(())
+}
+
 /// What a running forwarder says about itself.
 pub async fn status(path: &Path) -> io::Result<String> {
     platform::ask_status(path).await
@@ -145,6 +159,9 @@ fn taken(route: &str, local: &Local, error: &io::Error) -> ForwardError {
     let advice = format!("choose another one: doorward forward {route}=ADDRESS:PORT");
     ForwardError::Listen(match error.kind() {
         io::ErrorKind::AddrInUse => format!("{route}: {local} is in use by another program\n  {advice}"),
+        io::ErrorKind::PermissionDenied if cfg!(windows) => {
+            format!("{route}: {local} is reserved by Windows, or another program has it for itself\n  {advice}")
+        }
         io::ErrorKind::PermissionDenied => {
             format!("{route}: this user may not listen on {local}\n  ports below 1024 are for administrators; {advice}")
         }

@@ -36,6 +36,15 @@ pub enum HomesError {
         /// The file.
         path: PathBuf,
     },
+    /// A file that is used as it is names the token of its key.
+    #[error(
+        "{0} says that its key is in a PKCS#11 token\n  the library of a token is run, and a file may come from anywhere: name the key \
+         yourself, with doorward join {0} --key pkcs11:…", path.display()
+    )]
+    TokenOfFile {
+        /// The file.
+        path: PathBuf,
+    },
     /// There is no such home.
     #[error("no home called {0:?} was joined\n  to see those that were: doorward join --list")]
     Unknown(String),

@@ -23,8 +23,8 @@ use tokio::net::tcp::OwnedWriteHalf;
 use self::unix as system;
 #[cfg(windows)]
 use self::windows as system;
-pub use system::asked_to_stop;
 pub(super) use system::{Listener, StatusSocket, ask_status, create_private, others_can_read, stdin, stdout, sync};
+pub use system::{asked_to_stop, has_terminal};
 
 /// A stream to read from, of whatever kind.
 pub type Reader = Pin<Box<dyn AsyncRead + Send>>;

@@ -72,6 +72,11 @@ pub(in crate::connector) fn others_can_read(file: &File) -> io::Result<bool> {
     Ok(file.metadata()?.mode() & 0o077 != 0)
 }
 
+/// Whether the user can be asked on a terminal, wherever standard input comes from.
+pub fn has_terminal() -> bool {
+    File::options().read(true).write(true).open("/dev/tty").is_ok()
+}
+
 /// Writes the names of the files in a folder to the disk.
 pub(in crate::connector) fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()

@@ -31,13 +31,16 @@ pub(in crate::connector) fn create_private(folder: &Path) -> io::Result<()> {
 }
 
 /// Whether other users may read the file: not below the user's profile, unless this user has changed that.
-#[expect(clippy::unnecessary_wraps, reason = "other systems have to ask")]
 pub(in crate::connector) const fn others_can_read(_: &File) -> io::Result<bool> {
     Ok(false)
 }
 
+/// Whether the user can be asked on a console, wherever standard input comes from.
+pub fn has_terminal() -> bool {
+    File::options().read(true).write(true).open("CONIN$").is_ok()
+}
+
 /// The names in a folder are written to the disk with the file: FlushFileBuffers, which has been called, writes its record.
-#[expect(clippy::unnecessary_wraps, reason = "other systems have to ask")]
 pub(in crate::connector) const fn sync(_: &Path) -> io::Result<()> {
     Ok(())
 }

@@ -27,6 +27,7 @@ impl Facts {
         match failure {
             Failure::Unreached(unreached) => self.unreached(unreached),
             Failure::Gate { address, fault } => self.fault(*address, fault, now),
+            Failure::Token(error) => error.to_string(),
         }
     }
 
@@ -52,6 +53,7 @@ impl Facts {
             Fault::Silent => format!(
                 "{address} accepts connections and does not answer\n  try again; if it stays so, the gate of {home} needs its owner"
             ),
+            Fault::Token(error) => error.to_string(),
             Fault::Io(kind) => format!("the connection with {address} failed: {kind}"),
         }
     }

@@ -11,6 +11,7 @@ use super::{Attempt, Key, RenewError, pending, renew};
 use crate::bundle::{Bundle, BundleKey};
 use crate::connector::homes::{Home, Homes};
 use crate::connector::refusal::validity;
+use crate::connector::token::{Token, TokenUri};
 use crate::model::shell::word;
 
 /// How often programs look whether it is time, and the least time between two looks.
@@ -44,6 +45,12 @@ pub struct Renewals {
 pub fn is_due(bundle: &Bundle, now: OffsetDateTime) -> bool {
     let Some((begin, end)) = bundle.chain.first().and_then(validity) else { return false };
     now >= end - (end - begin) / 3
+}
+
+/// Whether the key is in a token whose PIN would have to be asked for.
+fn is_locked(home: &Home) -> bool {
+    let BundleKey::Token(uri) = &home.bundle.key else { return false };
+    TokenUri::parse(uri).is_ok_and(|uri| !Token::of(&uri).is_unattended())
 }
 
 impl Renewals {
@@ -82,7 +89,17 @@ impl Renewals {
         if !is_due(bundle, now) || end <= now {
             return None;
         }
-        if bundle.renewal.is_none() || !matches!(bundle.key, BundleKey::Plain(_)) {
+        if is_locked(home) && bundle.renewal.is_some() {
+            // The user is not asked for the PIN of a token that is not used.
+            let reminder = || {
+                format!(
+                    "the certificate for {name} expires on {}\n  its key is in a token: doorward renew {name}",
+                    end.date()
+                )
+            };
+            return (end - now < REMINDER).then(reminder);
+        }
+        if bundle.renewal.is_none() || !matches!(bundle.key, BundleKey::Plain(_) | BundleKey::Token(_)) {
             let reminder = || {
                 let device = word(bundle.device.as_str());
                 format!(

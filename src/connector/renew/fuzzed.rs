@@ -1,6 +1,6 @@
 //! What a gate answers, read without a connection: for the fuzzer.
 
-use rcgen::KeyPair;
+use rcgen::{KeyPair, PublicKeyData as _};
 use rustls::pki_types::CertificateDer;
 use tokio::io::AsyncWriteExt as _;
 
@@ -49,7 +49,7 @@ impl FuzzedAnswer {
         if answer.status != 200 {
             return Some(Made::Sentence(sentence(answer.status, &answer.body)));
         }
-        let made = match chain_of(&answer.body, &self.key) {
+        let made = match chain_of(&answer.body, &self.key.subject_public_key_info()) {
             None => Made::Sentence("no certificate for the key".to_owned()),
             Some(chain) => match next_end(&self.bundle, &chain) {
                 Ok(_) => Made::Chain(chain),

@@ -37,6 +37,7 @@ fn shown(name: &str, anchored: bool) -> Certificate {
         anchored,
         of_other_authority: false,
         guest: false,
+        descends_from: None,
     }
 }
 

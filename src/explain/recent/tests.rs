@@ -18,6 +18,7 @@ fn identity(name: &str) -> Identity {
         organizational_units: Vec::new(),
         name_constrained: false,
         guest_pass: None,
+        origin: None,
         fingerprint: Sha256::of(name.as_bytes()),
         twins: Twins::known(Vec::new()),
         unsupported_key: None,

@@ -25,6 +25,10 @@ pub(super) struct Anchors {
 pub(super) struct Anchor {
     /// It, as webpki takes it.
     pub(super) trust: TrustAnchor<'static>,
+    /// SHA-256 of its certificate.
+    pub(super) certificate: Sha256,
+    /// Its distinguished name.
+    pub(super) name: Vec<u8>,
     /// Its SubjectPublicKeyInfo.
     pub(super) key: Vec<u8>,
     key_id: Option<Vec<u8>>,
@@ -33,6 +37,8 @@ pub(super) struct Anchor {
     /// Who issued its certificate, and those above it, as far as these issuers are in `trust` as well: a list of theirs may
     /// name it.
     pub(super) issued: Vec<Issued>,
+    /// Whether it vouches for renewed certificates only: see [`super::renewed`].
+    pub(super) renews: bool,
 }
 
 impl Anchors {
@@ -51,10 +57,13 @@ impl Anchors {
                     let name = DistinguishedName::in_sequence(trust.subject.as_ref());
                     anchors.authorities.entry(parts.subject.to_vec()).or_default().push(Anchor {
                         trust,
+                        certificate: Sha256::of(certificate),
+                        name: parts.subject.to_vec(),
                         key: parts.key.to_vec(),
                         key_id: parts.key_id().map(<[u8]>::to_vec),
                         constrains_names: parts.constrains_names(),
                         issued: issued(parts, &authorities, algorithms),
+                        renews: false,
                     });
                     name
                 }
@@ -68,6 +77,35 @@ impl Anchors {
             }
         }
         Ok(anchors)
+    }
+
+    /// Adds the authority that renews certificates of the others.
+    pub(super) fn add_renewing(&mut self, certificate: &CertificateDer<'static>, announce: bool) -> Result<(), Error> {
+        let parts = Parts::read(certificate).ok_or(Error::General("not a certificate".to_owned()))?;
+        let trust = webpki::anchor_from_trusted_cert(certificate)
+            .map_err(|error| Error::General(error.to_string()))?
+            .to_owned();
+        let name = DistinguishedName::in_sequence(trust.subject.as_ref());
+        self.authorities.entry(parts.subject.to_vec()).or_default().push(Anchor {
+            trust,
+            certificate: Sha256::of(certificate),
+            name: parts.subject.to_vec(),
+            key: parts.key.to_vec(),
+            key_id: parts.key_id().map(<[u8]>::to_vec),
+            constrains_names: parts.constrains_names(),
+            issued: Vec::new(),
+            renews: true,
+        });
+        if announce && !self.names.iter().any(|one| one.as_ref() == name.as_ref()) {
+            self.names.push(name);
+        }
+        Ok(())
+    }
+
+    /// The authority with this key that vouches for devices itself.
+    pub(super) fn of_key(&self, digest: &Sha256) -> Option<&Anchor> {
+        let all = self.authorities.values().flatten();
+        all.into_iter().find(|anchor| !anchor.renews && Sha256::of(&anchor.key) == *digest)
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -5,6 +5,7 @@ mod budget;
 mod chain_cache;
 mod others;
 mod path;
+mod renewed;
 mod revocation_lists;
 
 use std::sync::Arc;
@@ -22,7 +23,7 @@ pub use self::others::OtherAuthorities;
 use self::path::{KnownIntermediates, Path};
 use self::revocation_lists::Lists;
 use super::suites::PROVIDER;
-use crate::config::checked::ClientAuth;
+use crate::config::checked::{ClientAuth, RenewalTrust};
 use crate::model::identity::{Chain, Identity, Issued, IssuerKey, Serial, Sha256};
 use crate::model::rejection::{Cause, CertificateFault};
 use crate::pki::validation_errors::{self, Objection as Refused};
@@ -52,6 +53,8 @@ pub struct Authorities {
     allowance: Allowance,
     algorithms: Algorithms<'static>,
     others: Arc<OtherAuthorities>,
+    /// What renewed certificates are judged by, if any are taken.
+    renewal: Option<Arc<RenewalTrust>>,
 }
 
 /// The trust anchors or revocation lists cannot be used.
@@ -94,6 +97,7 @@ impl Authorities {
             allowance: Allowance::default(),
             algorithms,
             others: Arc::default(),
+            renewal: None,
         })
     }
 
@@ -101,6 +105,18 @@ impl Authorities {
     #[must_use]
     pub fn beside(self, others: Arc<OtherAuthorities>) -> Self {
         Self { others, ..self }
+    }
+
+    /// The same, which takes certificates as well that were renewed without the owner.
+    ///
+    /// # Errors
+    /// If the certificate of their authority cannot be used.
+    pub fn renewing(mut self, renewal: Option<Arc<RenewalTrust>>, announce: bool) -> Result<Self, UnusableTrust> {
+        if let Some(renewal) = renewal.filter(|_| self.verifies) {
+            self.anchors.add_renewing(&renewal.certificate, announce).map_err(UnusableTrust::Anchor)?;
+            self.renewal = Some(renewal);
+        }
+        Ok(self)
     }
 
     /// The names of the trust anchors, for the CertificateRequest.
@@ -198,9 +214,19 @@ impl Authorities {
         let mut identity = identity()?;
         identity.name_constrained =
             path.anchor.constrains_names || path.certificates.iter().skip(1).any(Parts::constrains_names);
-        let validity = path.certificates.iter().map(validity).reduce(Validity::and).unwrap_or(Validity::NEVER);
+        let mut validity = path.certificates.iter().map(validity).reduce(Validity::and).unwrap_or(Validity::NEVER);
+        let mut issued = issued(&path);
+        if path.anchor.renews {
+            let judged = self.renewal.as_deref().ok_or_else(Refused::unreadable);
+            let judged =
+                judged.and_then(|trust| renewed::judge(&leaf, &identity, end_entity, &self.anchors, trust, now));
+            let renewed = judged.map_err(|refused| (Some(Arc::new(identity.clone())), refused))?;
+            identity.origin = Some(Box::new(renewed.origin));
+            validity = validity.and(renewed.validity);
+            issued = renewed.issued;
+        }
         let certificates = path.certificates.iter().map(|one| CertificateDer::from(one.der.to_vec())).collect();
-        let chain = Arc::new(Chain::new(certificates, issued(&path), validity.until));
+        let chain = Arc::new(Chain::new(certificates, issued, validity.until));
         Ok(self.chains.remember(Verified { identity: Arc::new(identity), chain, validity }))
     }
 }

@@ -4,6 +4,7 @@ mod chain;
 pub(crate) mod digest;
 mod guest;
 pub mod key;
+mod origin;
 mod serial;
 pub mod text;
 mod twins;
@@ -17,6 +18,7 @@ use super::unicode::nfc;
 pub use chain::{Chain, Issued, IssuerKey};
 pub use digest::Sha256;
 pub use guest::GuestPass;
+pub use origin::Origin;
 pub use serial::Serial;
 pub use twins::Twins;
 
@@ -52,6 +54,8 @@ pub struct Identity {
     pub name_constrained: bool,
     /// The routes that it is limited to; `None` for all.
     pub guest_pass: Option<GuestPass>,
+    /// The certificate of the owner's authority that it descends from, if the renewal authority has signed it.
+    pub origin: Option<Box<Origin>>,
     /// SHA-256 of the certificate.
     pub fingerprint: Sha256,
     /// SHA-256 of certificates that differ from this one in nothing but the form of their issuer's signature, and are as
@@ -97,6 +101,7 @@ impl Identity {
             organizational_units: certificate.subject().iter_organizational_unit().map(name).collect(),
             name_constrained: false,
             guest_pass: None,
+            origin: None,
             fingerprint: Sha256::of(der),
             twins: Twins::of(der),
             unsupported_key: key::unsupported(certificate.public_key().raw).map(String::into_boxed_str),

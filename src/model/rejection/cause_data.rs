@@ -282,6 +282,8 @@ pub enum CertificateFault {
     },
     /// A certificate of so many bytes without a path to trust.
     UnverifiedTooLong(usize),
+    /// The renewal authority has signed it, and the gate does not take it for a renewed one.
+    Renewed(RenewedFault),
     /// Another fault; the text is the validation's.
     Other(Text),
 }
@@ -293,4 +295,21 @@ pub enum LookUp {
     Failed(Box<IoError>),
     /// The name server did not answer within `timeouts.dial`.
     NoAnswer,
+}
+
+/// Why a certificate that the renewal authority has signed is not one that a device was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RenewedFault {
+    /// It does not say which certificate it descends from.
+    NoOrigin,
+    /// It says so twice, or in a form that the gate does not know.
+    InvalidOrigin,
+    /// The authority of that certificate is not in `trust`.
+    OtherAuthority,
+    /// The inventory has no such certificate, or one that is not renewed.
+    NotInInventory,
+    /// It is for another key than that certificate.
+    OtherKey,
+    /// It has other names.
+    OtherNames,
 }

@@ -22,8 +22,8 @@ use std::fmt;
 
 pub use self::backend_tls::{BackendCertificateFault, BackendTlsFault};
 pub use self::cause_data::{
-    AddressList, CertificateFault, DenyEntry, HelloFault, IoError, ListFault, LookUp, Protocol, ProxyHeaderFault, Side,
-    Signer, Stage, Text,
+    AddressList, CertificateFault, DenyEntry, HelloFault, IoError, ListFault, LookUp, Protocol, ProxyHeaderFault,
+    RenewedFault, Side, Signer, Stage, Text,
 };
 pub use self::check::{Answer, CheckFailure, FailedCheck, Health};
 pub use self::reasons::{Cause, Reason};

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::{
     AddressList, Alert, Answer, BackendCertificateFault, BackendTlsFault, Cause, CertificateFault, CheckFailure,
-    DenyEntry, FailedCheck, HelloFault, IoError, ListFault, LookUp, Protocol, ProxyHeaderFault, Signer, Text,
+    DenyEntry, FailedCheck, HelloFault, IoError, ListFault, LookUp, Protocol, ProxyHeaderFault, RenewedFault, Signer,
+    Text,
 };
 use crate::model::close::CloseReason;
 use crate::model::identity::{Serial, Sha256};
@@ -173,6 +174,12 @@ pub(crate) fn every_cause() -> Vec<Cause> {
             CertificateFault::TooManyCertificates(9),
             CertificateFault::ChainTooLong { bytes: 70_000, most: 65_536 },
             CertificateFault::UnverifiedTooLong(70_000),
+            CertificateFault::Renewed(RenewedFault::NoOrigin),
+            CertificateFault::Renewed(RenewedFault::InvalidOrigin),
+            CertificateFault::Renewed(RenewedFault::OtherAuthority),
+            CertificateFault::Renewed(RenewedFault::NotInInventory),
+            CertificateFault::Renewed(RenewedFault::OtherKey),
+            CertificateFault::Renewed(RenewedFault::OtherNames),
             CertificateFault::Other(text()),
         ]
         .map(Cause::InvalidCertificate),

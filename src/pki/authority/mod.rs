@@ -6,8 +6,7 @@ mod revocation;
 mod signed_by;
 
 pub use issued::{IssuedCertificate, IssuedCredentials};
-use name::distinguished_name;
-pub(crate) use name::{fits_common_name, subject};
+pub(crate) use name::{distinguished_name, fits_common_name, subject};
 pub use revocation::{Revocation, RevocationReason};
 pub use signed_by::{has_signed, has_signed_list};
 

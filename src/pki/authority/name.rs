@@ -9,7 +9,7 @@ use x509_parser::x509::X509Name;
 const MAX_COMMON_NAME: usize = 64;
 
 /// A parsed name in the form that rcgen writes. `None` if rcgen cannot write one of its attributes.
-pub(super) fn distinguished_name(name: &X509Name<'_>) -> Option<DistinguishedName> {
+pub(crate) fn distinguished_name(name: &X509Name<'_>) -> Option<DistinguishedName> {
     let mut out = DistinguishedName::new();
     for attribute in name.iter_attributes() {
         let oid: Vec<u64> = attribute.attr_type().iter()?.collect();

@@ -14,7 +14,8 @@ use crate::model::identity::{Identity, key, text};
 use crate::model::names::{is_wildcard_too_wide, printable, visible};
 use crate::model::rejection::Reason;
 use crate::model::text::counted;
-use crate::pki::{keys, public, validation_errors};
+use crate::pki::origin::{self, NoOrigin};
+use crate::pki::{Parts, keys, public, validation_errors};
 
 /// Apple's limit for servers whose root the user has installed (<https://support.apple.com/en-us/103769>).
 const APPLE_DAYS: i64 = 825;
@@ -80,6 +81,20 @@ pub(super) fn describe(der: &CertificateDer<'_>, now: OffsetDateTime) -> Item {
     item.fact("valid_until", date(identity.not_after));
     item.fact("days_left", days(now.unix_timestamp(), identity.not_after).to_string());
     item.fact("purposes", Purposes::words(usage));
+    match Parts::read(der).map(|parts| origin::of(&parts)) {
+        Some(Ok(origin)) => item.fact(
+            "descends_from",
+            format!(
+                "serial {}, sha256:{}, which counts if the renewal authority has signed this one",
+                serial(&origin.serial),
+                origin.fingerprint
+            ),
+        ),
+        Some(Err(NoOrigin::Invalid)) => {
+            item.warn("invalid_origin", "what it says about the certificate that it descends from cannot be read");
+        }
+        Some(Err(NoOrigin::Missing)) | None => {}
+    }
     let as_client = validation_errors::alone(der, unix_time(now));
     item.fact(
         "as_client",

@@ -185,9 +185,24 @@ pub enum Event {
         key: Option<&'static str>,
         /// The address of the client.
         source: String,
+        /// The serial number of the certificate that was issued without the owner.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        serial: Option<String>,
+        /// That of the certificate that it descends from.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        descends_from: Option<String>,
+        /// When it expires.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        not_after: Option<String>,
         /// What is wrong.
         #[serde(skip_serializing_if = "Option::is_none")]
         detail: Option<String>,
+    },
+    /// About the process that renews certificates without the owner.
+    UnattendedRenewal {
+        /// Why it does not run, so that requests are left to the owner; without it, it runs again.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
     },
     /// Connections could not be accepted for lack of descriptors or memory: reported once a minute.
     AcceptFailed {

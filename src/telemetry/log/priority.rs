@@ -22,11 +22,13 @@ impl Line for Event {
             | Self::History { .. }
             | Self::NoticesFailing { .. }
             | Self::CertificateRenewalFailed { .. }
+            | Self::UnattendedRenewal { error: Some(_) }
             | Self::BackendUnhealthy { .. } => Priority::Warning,
             Self::Reloaded { .. }
             | Self::RevocationList { .. }
             | Self::CertificateRenewed { .. }
             | Self::RenewalRequest { .. }
+            | Self::UnattendedRenewal { error: None }
             | Self::Upgraded { .. } => Priority::Notice,
             Self::Sandbox { missing, .. } if !missing.is_empty() => Priority::Warning,
             Self::WakeEnded { outcome: "timeout" | "not_sent", .. } => Priority::Warning,

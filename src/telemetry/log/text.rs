@@ -77,9 +77,18 @@ impl fmt::Display for Event {
                 next.iter().try_for_each(|next| write!(f, "; tried again at {next}"))?;
                 remedies.iter().try_for_each(|remedy| write!(f, "; {remedy}"))
             }
-            Self::RenewalRequest { device, outcome, key, source, detail } => {
+            Self::UnattendedRenewal { error: Some(error) } => {
+                write!(f, "unattended_renewal: certificates are not renewed without you: {error}")
+            }
+            Self::UnattendedRenewal { error: None } => {
+                f.write_str("unattended_renewal: certificates are renewed again")
+            }
+            Self::RenewalRequest { device, outcome, key, source, serial, descends_from, not_after, detail } => {
                 write!(f, "renewal_request ({outcome}): {device} from {source}")?;
                 key.iter().try_for_each(|key| write!(f, ", {key} key"))?;
+                serial.iter().try_for_each(|serial| write!(f, ", serial {serial}"))?;
+                descends_from.iter().try_for_each(|origin| write!(f, ", descends from {origin}"))?;
+                not_after.iter().try_for_each(|end| write!(f, ", valid until {end}"))?;
                 detail.iter().try_for_each(|detail| write!(f, ": {detail}"))
             }
             Self::AcceptFailed { listener, failures, error } => {

@@ -124,7 +124,8 @@ fn bundles(clients: &Authority) {
         ..own.clone()
     };
     let token = Bundle { key: BundleKey::Token("pkcs11:token=home;object=laptop".to_owned()), ..own.clone() };
-    for (name, bundle) in [("encrypted", own), ("plain", joined), ("token", token)] {
+    let on_device = Bundle { key: BundleKey::OnDevice, ..own.clone() };
+    for (name, bundle) in [("encrypted", own), ("plain", joined), ("token", token), ("on_device", on_device)] {
         write("bundle", name, bundle.to_text().as_bytes());
     }
 }

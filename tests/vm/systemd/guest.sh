@@ -76,13 +76,15 @@ close_session() {
 has_notify_reload() { [ "$(systemctl --version | awk 'NR == 1 { print $2 }')" -ge 253 ]; }
 
 . /tests.sh
+. /forward.sh
 
 first="installs_and_starts reload_returns_when_the_configuration_is_in_force mistake_is_refused_and_in_the_status exposure_is_low
   revocation_by_the_owner_holds_after_a_restart stop_drains new_program_takes_over key_is_handed_over_by_systemd"
 # What does not depend on systemd's version is tested with one.
 ! has_notify_reload || first="$first journal_holds_the_log status_line_shows_sessions reload_works_without_a_control_socket
   watchdog_ends_a_stuck_gate abstract_notify_socket_is_reached socket_activation_refuses_no_connection
-  encrypted_credential_works_the_same low_port_gets_its_capability kernel_module_is_loaded_now_and_at_boot"
+  encrypted_credential_works_the_same low_port_gets_its_capability kernel_module_is_loaded_now_and_at_boot
+  forward_is_a_service_of_the_user"
 second="starts_with_the_machine uninstall_leaves_no_unit"
 # VM_TESTS of tests/vm/run.sh: only these, after the installation.
 only=$(sed -n 's/.*guest\.tests=\([^ ]*\).*/\1/p' /proc/cmdline | tr , ' ')

@@ -75,7 +75,7 @@ INIT
 # disk_of KERNEL SUITE DISK: makes a disk of the root folder, with the program or the packages, and the tests.
 disk_of() {
   local base=$cache/systemd-$2 version
-  install -m 755 tests/vm/systemd/{guest,tests,package}.sh /bin/busybox "$base/root/"
+  install -m 755 tests/vm/systemd/{guest,tests,forward,package}.sh /bin/busybox "$base/root/"
   rm -rf "$base/root/usr/lib/modules"
   version=$(modinfo -F vermagic "$cache/$1/modules/tls.ko" | cut -d' ' -f1)
   mkdir -p "$base/root/usr/lib/modules/$version"

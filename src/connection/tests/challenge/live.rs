@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
 use super::super::super::serve;
+use super::super::home::{CERTIFICATES, Home};
 use crate::admission::Admission;
 use crate::config::checked::{Config, LogFormat};
 use crate::gate::Gate;
@@ -64,7 +64,7 @@ pub(super) struct Live {
     pub(super) alice: (Vec<u8>, Vec<u8>),
     lines: Lines,
     told: Cell<usize>,
-    _folder: tempfile::TempDir,
+    _home: Home,
     _runtime: Runtime,
 }
 
@@ -87,27 +87,10 @@ pub(super) struct Verdict {
 impl Live {
     /// With `more` in the configuration.
     pub(super) fn new(more: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = params.self_signed(&key).expect("a certificate");
-        let issuer = Issuer::new(params, key);
-        let leaf = |name: &str, usage| {
-            let key = KeyPair::generate().expect("a key");
-            let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
-            params.extended_key_usages = vec![usage];
-            (params.signed_by(&key, &issuer).expect("a certificate"), key)
-        };
-        let (server, server_key) = leaf("*.home.example", ExtendedKeyUsagePurpose::ServerAuth);
-        let (device, device_key) = leaf("alice-phone", ExtendedKeyUsagePurpose::ClientAuth);
-        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).expect("a file");
-        write("ca.pem", authority.pem());
-        write("gate.pem", server.pem());
-        write("key.pem", server_key.serialize_pem());
+        let home = Home::new("*.home.example");
         let (backend, received) = backend();
         let text = format!(
-            "{more}\n[certificate]\nchain = \"gate.pem\"\nkey = \"key.pem\"\n[client_auth]\ntrust = [\"ca.pem\"]\n\
+            "{more}\n{CERTIFICATES}\
              [[route]]\nname = \"nas\"\nserver_names = [\"{NAS}\", \"{PHOTOS}\"]\nbackends = [\"{backend}\"]\nallow = [\"any\"]\n\
              [[route]]\nname = \"mail\"\nmode = \"passthrough\"\nserver_names = [\"{MAIL}\"]\nbackends = [\"{backend}\"]\n\
              [[route]]\nname = \"bait\"\ncanary = true\nserver_names = [\"{BAIT}\"]\n\
@@ -125,15 +108,14 @@ impl Live {
         } else {
             format!("{text}[timeouts]\nclient_hello = \"1m\"\nhandshake = \"1m\"\n")
         };
-        let config = crate::config::parse(&text, &folder.path().join("doorward.toml"));
-        let config = config.unwrap_or_else(|errors| panic!("{text}: {errors:?}"));
+        let config = home.config(&text);
         let lines = Lines::default();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
         let gate = gate(&config, lines.clone());
         let address = listen(&runtime, &config, &gate);
-        let alice = (device.der().to_vec(), device_key.serialize_der());
-        Self { gate, address, received, alice, lines, told: Cell::new(0), _folder: folder, _runtime: runtime }
+        let alice = (home.device.0.to_vec(), home.device.1.clone());
+        Self { gate, address, received, alice, lines, told: Cell::new(0), _home: home, _runtime: runtime }
     }
 
     /// An order for this name is pending.

@@ -2,6 +2,7 @@
 
 mod cost;
 mod path;
+mod renewed;
 mod review;
 mod revocation;
 
