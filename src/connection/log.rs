@@ -207,6 +207,9 @@ impl ConnectionLog {
         if let Some(entered) = &self.session {
             let session = entered.session();
             let is_new = self.gate.history.began(&admitted(session));
+            if let Some(identity) = &session.identity {
+                self.gate.metrics.admitted(identity);
+            }
             if let Some(identity) = session.identity.as_ref().filter(|_| is_new) {
                 let name = identity.display_name();
                 self.gate.notices.tell(NoticeEvent::NewDevice, &name, || {

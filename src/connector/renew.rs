@@ -286,6 +286,11 @@ fn chain_of(body: &[u8], spki: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
     let mut all = certs_only::decode(&STANDARD.decode(text).ok()?)?;
     let fits =
         |der: &CertificateDer<'_>| X509Certificate::from_der(der).is_ok_and(|(_, one)| one.public_key().raw == spki);
+    // What is kept is read again at the next start.
+    let is_one = |der: &CertificateDer<'_>| X509Certificate::from_der(der).is_ok_and(|(rest, _)| rest.is_empty());
+    if !all.iter().all(is_one) {
+        return None;
+    }
     let own = all.iter().position(fits)?;
     all.swap(0, own);
     Some(all)

@@ -11,6 +11,10 @@ pub enum Kind {
     RevocationList,
     /// The certificate of a device that `doorward ca` knows.
     Device,
+    /// The certificate with which such a device connects, although it was issued a newer one.
+    Replaced,
+    /// The certificate with which another device connects.
+    Met,
 }
 
 impl Kind {
@@ -20,8 +24,13 @@ impl Kind {
             Self::Server => "server",
             Self::TrustAnchor => "trust_anchor",
             Self::RevocationList => "revocation_list",
-            Self::Device => "device",
+            Self::Device | Self::Replaced | Self::Met => "device",
         }
+    }
+
+    /// Whether it is a device's.
+    pub const fn is_device(self) -> bool {
+        matches!(self, Self::Device | Self::Replaced | Self::Met)
     }
 
     /// What it is, for people; its name comes behind.
@@ -30,7 +39,8 @@ impl Kind {
             Self::Server => "the gate's own certificate",
             Self::TrustAnchor => "the authority that signed your devices' certificates",
             Self::RevocationList => "the list of revoked certificates",
-            Self::Device => "the certificate of the device",
+            Self::Device | Self::Met => "the certificate of the device",
+            Self::Replaced => "the old certificate that is still used by the device",
         }
     }
 }

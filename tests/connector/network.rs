@@ -5,9 +5,10 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::thread::{UnshareFlags, gettid};
+use tokio::time::Instant;
 
 use crate::common::DEADLINE;
 use crate::common::backend::Backend;

@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use doorward::bundle::Bundle;
+use doorward::bundle::{Bundle, BundleKey, PlainKey};
 use doorward::model::identity::Sha256;
 use rcgen::{KeyPair, SerialNumber};
 use rustix::process::{Pid, Signal, kill_process};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
 
 use crate::common::DEADLINE;
@@ -46,6 +48,7 @@ pub(crate) fn with_certificate(house: &House, user: &User, from: i64, until: i64
     });
     let changed: Vec<String> = changed.collect();
     fs::write(path("pki/inventory.toml"), format!("{before}name = \"alice-laptop\"{}\n", changed.join("\n"))).unwrap();
+    fs::write(path("pki/issued/4a6f6e01.pem"), certified.chain_pem()).unwrap();
     assert_eq!(house.gate.hang_up()["event"], "reloaded");
     let bundle = Bundle { chain: certified.chain(), ..Bundle::parse(&user.text()).unwrap() };
     fs::write(user.file(), bundle.to_text()).unwrap();
@@ -290,4 +293,43 @@ fn device_of_a_gate_that_renews_nothing_is_reminded() {
     Forward::start(&user).wait_for(reminder);
     with_certificate(&house, &user, -80, 20);
     assert_eq!(connect(&user), "");
+}
+
+/// A phone cannot renew. Its owner has to be told as well where a new certificate was issued that nothing brought to it.
+#[test]
+fn owner_is_told_of_a_device_that_still_uses_its_old_certificate() {
+    let (house, user) = house();
+    with_certificate(&house, &user, -80, 5);
+    let bundle = Bundle { renewal: None, ..Bundle::parse(&user.text()).unwrap() };
+    fs::write(user.file(), bundle.to_text()).unwrap();
+    let status = || house.gate.ask(&["status"]).success().text();
+    connect(&user);
+    let soon = status();
+    assert!(soon.contains("alice-laptop: expires in ") && soon.contains("doorward ca renew alice-laptop"), "{soon}");
+    house.ca(&["renew", "alice-laptop"]).success();
+    assert_eq!(house.gate.hang_up()["event"], "reloaded");
+    let used = status();
+    assert!(used.contains("alice-laptop: its old certificate is in use, and expires in "), "{used}");
+    assert!(used.contains("\n    doorward share alice-laptop\n"), "{used}");
+    let (_, page) = house.gate.get("/status.json");
+    let page: Value = serde_json::from_str(&page).unwrap();
+    assert_eq!((&page["findings"][0]["kind"], &page["verdict"]["state"]), (&"expiry".into(), &"warn".into()), "{page}");
+    let (chain, key) = ("devices/alice-laptop.pem", "devices/alice-laptop-key.pem");
+    let chain = vec![CertificateDer::from_pem_file(house.home.path(chain)).unwrap()];
+    let key = KeyPair::from_pem(&fs::read_to_string(house.home.path(key)).unwrap()).unwrap();
+    let old = Bundle::parse(&user.text()).unwrap();
+    let new = Bundle { chain, key: BundleKey::Plain(PlainKey::new(&key.serialize_der())), ..old.clone() };
+    fs::write(user.file(), new.to_text()).unwrap();
+    connect(&user);
+    let installed = status();
+    assert!(installed.starts_with("All is well."), "{installed}");
+    fs::write(user.file(), old.to_text()).unwrap();
+    connect(&user);
+    // An inventory that does not know it.
+    let inventory = house.home.path("pki/inventory.toml");
+    let text = fs::read_to_string(&inventory).unwrap();
+    fs::write(&inventory, text.replace("name = \"alice-laptop\"", "name = \"another\"")).unwrap();
+    assert_eq!(house.gate.hang_up()["event"], "reloaded");
+    let met = status();
+    assert!(met.contains("alice-laptop: expires in ") && met.contains("doorward ca renew alice-laptop"), "{met}");
 }

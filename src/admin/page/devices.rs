@@ -20,7 +20,7 @@ fn by_device(view: &View) -> HashMap<&str, (usize, &Finding)> {
         let device = match finding {
             Finding::RevocationNotInForce(found) => &found.device,
             Finding::Device(found) => &found.device,
-            Finding::Expiry(found) if found.kind == Kind::Device => &found.name,
+            Finding::Expiry(found) if found.kind.is_device() => &found.name,
             _ => continue,
         };
         found.entry(device.as_str()).or_insert((place, finding));
@@ -127,6 +127,9 @@ fn need(finding: &Finding, now: i64) -> String {
     match finding {
         Finding::RevocationNotInForce(found) => {
             format!("Its revocation is not in force on {}.", found.routes.join(", "))
+        }
+        Finding::Expiry(found) if found.kind == Kind::Replaced && found.at >= now => {
+            format!("The certificate that was issued for it, in the next {}.", in_words(found.at - now))
         }
         Finding::Expiry(found) if found.at >= now => {
             format!("A new certificate in the next {}.", in_words(found.at - now))

@@ -27,12 +27,12 @@ pub(super) fn card(view: &View) -> Markup {
     let expiries = || view.facts.expiries.iter();
     // Of the devices those that need something, and the next one.
     let devices: Vec<&Expiry> = expiries()
-        .filter(|expiry| expiry.kind == Kind::Device && expiry.at >= now && !lapsing.contains(expiry.name.as_str()))
+        .filter(|expiry| expiry.kind.is_device() && expiry.at >= now && !lapsing.contains(expiry.name.as_str()))
         .collect();
     let soon = devices.iter().filter(|device| device.at - now < SOON.whole_seconds()).count();
     let later = devices.len().saturating_sub(soon + 1);
     let shown = |expiry: &&Expiry| {
-        expiry.kind != Kind::Device || devices.iter().take((soon + 1).min(ROWS)).any(|device| *device == *expiry)
+        !expiry.kind.is_device() || devices.iter().take((soon + 1).min(ROWS)).any(|device| *device == *expiry)
     };
     let rows: Vec<&Expiry> = expiries().filter(shown).collect();
     let body = html! {
@@ -61,8 +61,9 @@ fn line(view: &View, expiry: &Expiry, later: usize) -> Markup {
         .file_name()
         .map_or_else(|| expiry.name.clone(), |name| name.to_string_lossy().into_owned());
     let (name, about) = match expiry.kind {
-        Kind::Device if later > 0 => (said(&expiry.name), format!("device, and {later} more later")),
-        Kind::Device => (said(&expiry.name), "device".to_owned()),
+        Kind::Replaced => (said(&expiry.name), "device, its old certificate".to_owned()),
+        Kind::Device | Kind::Met if later > 0 => (said(&expiry.name), format!("device, and {later} more later")),
+        Kind::Device | Kind::Met => (said(&expiry.name), "device".to_owned()),
         Kind::Server if expiry.renewed_since.is_some() => (html! { "Public certificate" }, public(view)),
         Kind::Server => (html! { "Gate’s certificate" }, file),
         Kind::TrustAnchor => (html! { "Your authority" }, file),

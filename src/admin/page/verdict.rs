@@ -6,7 +6,6 @@ use maud::{Markup, html};
 
 use super::parts::{command, unbroken};
 use crate::explain::finding::{Finding, Tone, Verdict, verdict_sentence};
-use crate::model::expiry::Kind;
 use crate::overview::View;
 
 /// How many findings are listed.
@@ -71,7 +70,7 @@ const fn link(finding: &Finding) -> Option<(&'static str, &'static str)> {
         Finding::Device(_) => Some(("#devices", "What it needs")),
         Finding::ServiceDown(_) => Some(("#services", "What to do")),
         Finding::NotIssued(_) | Finding::RenewalFailed(_) => Some(("#gate", "What to do")),
-        Finding::Expiry(expiry) if matches!(expiry.kind, Kind::Device) => Some(("#devices", "What it needs")),
+        Finding::Expiry(expiry) if expiry.kind.is_device() => Some(("#devices", "What it needs")),
         Finding::Expiry(_) => Some(("#expires", "What expires")),
         Finding::ConfigurationRefused(_) => Some(("#gate", "All mistakes")),
         Finding::Receiver(_)
@@ -86,7 +85,7 @@ const fn link(finding: &Finding) -> Option<(&'static str, &'static str)> {
 /// Whether no card has its command.
 const fn is_mended_here(finding: &Finding) -> bool {
     matches!(finding, Finding::RevocationNotInForce(_) | Finding::ConfigurationRefused(_))
-        || matches!(finding, Finding::Expiry(expiry) if !matches!(expiry.kind, Kind::Device))
+        || matches!(finding, Finding::Expiry(expiry) if !expiry.kind.is_device())
 }
 
 /// What is done already has a check.

@@ -19,7 +19,7 @@ pub use self::public::{PublicState, ToldCertificate, ToldFailure};
 pub use self::words::{seen, seen_of, verdict_sentence};
 use super::recent::Refusal;
 use crate::explain::is_guest;
-use crate::model::expiry::{self, Expiry, Kind};
+use crate::model::expiry::{self, Expiry};
 use crate::model::impostor::Claim;
 use crate::model::rejection::{CheckFailure, Reason, Stage};
 
@@ -222,7 +222,7 @@ impl Finding {
             | Self::Device(_)
             | Self::ServiceDown(_) => Tone::Bad,
             // A device that does not connect may have been put away.
-            Self::Expiry(expiry) if expiry.kind != Kind::Device && expiry.at < now.unix_timestamp() => Tone::Bad,
+            Self::Expiry(expiry) if !expiry.kind.is_device() && expiry.at < now.unix_timestamp() => Tone::Bad,
             Self::RenewalFailed(found) if found.is_pressing(now) => Tone::Bad,
             // In the first minutes of a new gate that is as it should be.
             Self::NotIssued(found) if found.is_failing() => Tone::Bad,
@@ -296,7 +296,7 @@ pub fn findings(facts: &Facts, now: OffsetDateTime) -> Vec<Finding> {
             expiry.is_soon(seconds)
                 && !(expiry.renewed_since.is_some()
                     && facts.public_certificate.as_ref().is_some_and(PublicState::is_failing))
-                && !(expiry.kind == Kind::Device
+                && !(expiry.kind.is_device()
                     && (old || told.contains(&*expiry.name) || lapsing.contains(&*expiry.name)))
         })
         .collect();

@@ -6,6 +6,7 @@ use time::macros::datetime;
 use super::*;
 use crate::explain::certificate::Certificate;
 use crate::explain::clock::{Clock, Zone};
+use crate::model::expiry::Kind;
 use crate::model::identity::Sha256;
 use crate::model::impostor as model;
 use crate::model::names::Name;

@@ -321,7 +321,7 @@ impl ServiceDown {
 
 fn what_expires(expiry: &Expiry) -> String {
     match expiry.kind {
-        Kind::Device => format!("{}: certificate", expiry.name),
+        Kind::Device | Kind::Replaced | Kind::Met => format!("{}: certificate", expiry.name),
         Kind::Server if expiry.renewed_since.is_some() => "The public certificate".to_owned(),
         Kind::Server => "The gate's certificate".to_owned(),
         Kind::TrustAnchor => "Your authority".to_owned(),
@@ -334,7 +334,8 @@ fn expiry_headline(expiry: &Expiry, clock: &Clock) -> String {
     let what = what_expires(expiry);
     match expiry.kind {
         _ if left < 0 => format!("{what} has expired"),
-        Kind::Device => format!("{}: expires in {}", expiry.name, in_words(left)),
+        Kind::Replaced => format!("{}: its old certificate is in use, and expires in {}", expiry.name, in_words(left)),
+        Kind::Device | Kind::Met => format!("{}: expires in {}", expiry.name, in_words(left)),
         _ => format!("{what} expires in {}", in_words(left)),
     }
 }
@@ -343,8 +344,8 @@ fn expiry_sentence(expiry: &Expiry, clock: &Clock) -> String {
     let day = clock.day_of_seconds(expiry.at);
     let expired = expiry.at < clock.now().unix_timestamp();
     let then = match (expiry.kind, expired) {
-        (Kind::Device, false) => "The device is refused from then on.",
-        (Kind::Device, true) => "The device is refused when it connects.",
+        (Kind::Device | Kind::Replaced | Kind::Met, false) => "The device is refused from then on.",
+        (Kind::Device | Kind::Replaced | Kind::Met, true) => "The device is refused when it connects.",
         (Kind::Server, false) => "Your devices refuse the gate from then on.",
         (Kind::Server, true) => "Your devices refuse the gate.",
         (Kind::TrustAnchor, false) => "All its devices are refused from then on.",
@@ -354,13 +355,18 @@ fn expiry_sentence(expiry: &Expiry, clock: &Clock) -> String {
         }
         (Kind::RevocationList, true) => "All its devices are refused, unless expired_revocation_list says otherwise.",
     };
-    let name = if expiry.kind == Kind::Device { String::new() } else { format!(" ({})", expiry.name) };
+    let name = if expiry.kind.is_device() { String::new() } else { format!(" ({})", expiry.name) };
     if expired { format!("It expired on {day}{name}. {then}") } else { format!("It ends on {day}{name}. {then}") }
 }
 
 fn expiry_advice(expiry: &Expiry) -> String {
     match expiry.kind {
         Kind::Device => format!("Renew it, and install it on the device: {}.", expiry_command(expiry)),
+        Kind::Replaced => format!("A newer one was issued. Install it on the device: {}.", expiry_command(expiry)),
+        Kind::Met => format!(
+            "Renew it, and install it on the device: {}. If it is not from doorward ca, as you got it.",
+            expiry_command(expiry)
+        ),
         Kind::Server if expiry.renewed_since.is_some() => format!("Have it ordered at once: {RENEW}."),
         Kind::Server => format!("Renew it: {}. If it is not from doorward ca, as you got it.", expiry_command(expiry)),
         Kind::TrustAnchor => {
@@ -372,7 +378,8 @@ fn expiry_advice(expiry: &Expiry) -> String {
 
 fn expiry_command(expiry: &Expiry) -> String {
     match expiry.kind {
-        Kind::Device => format!("doorward ca renew {}", word(&expiry.name)),
+        Kind::Device | Kind::Met => format!("doorward ca renew {}", word(&expiry.name)),
+        Kind::Replaced => format!("doorward share {}", word(&expiry.name)),
         Kind::Server if expiry.renewed_since.is_some() => RENEW.to_owned(),
         Kind::Server => "doorward ca server".to_owned(),
         Kind::TrustAnchor => "doorward help devices".to_owned(),

@@ -2,6 +2,7 @@
 //! series up by text. Label values come from the configuration or from closed enums and from nowhere else.
 
 mod earlier;
+mod in_use;
 mod notices;
 mod register;
 mod renewal_requests;
@@ -74,6 +75,8 @@ pub struct Metrics {
     not_reloaded: ArcSwapOption<RefusedConfiguration>,
     /// Revocations of the inventory that have no effect.
     not_in_force: ArcSwap<Vec<NotInForce>>,
+    /// Certificates of devices that expire soon.
+    in_use: in_use::InUse,
     /// The public certificate in use.
     public_certificate: ArcSwapOption<PublicCertificate>,
     /// The warning about the limit of open files.
@@ -158,6 +161,7 @@ impl Metrics {
             last_reload_successful,
             not_reloaded: ArcSwapOption::empty(),
             not_in_force: ArcSwap::from_pointee(not_in_force(config)),
+            in_use: in_use::InUse::default(),
             public_certificate: ArcSwapOption::new(public_certificate(config).map(Arc::new)),
             too_few_descriptors: ArcSwapOption::empty(),
             earlier: Mutex::default(),
@@ -204,11 +208,6 @@ impl Metrics {
     /// The routes of the configuration, sorted by name.
     pub fn route_names(&self) -> Vec<Name> {
         self.of_config.load().route_names.clone()
-    }
-
-    /// All that expires, the next first.
-    pub fn expiries(&self) -> Arc<Vec<Expiry>> {
-        Arc::clone(&self.of_config.load().expiries)
     }
 
     /// The public certificate, if the configuration wants one.
