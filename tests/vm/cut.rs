@@ -73,13 +73,13 @@ fn client_of_a_cut_session_is_told_the_reason() {
     for version in VERSIONS {
         let pki = TestPki::new();
         let echo = Backend::echo();
-        let house = |keys: &str, allow: &str| {
-            let house = House::new(&pki).client_auth(keys).timeouts("idle = \"5s\"");
+        let house = |keys: &str, allow: &str, timeouts: &str| {
+            let house = House::new(&pki).client_auth(keys).timeouts(timeouts);
             let allow = format!("allow = [{allow:?}]");
             let house = house.route_with("nas", &[&echo.address().to_string()], &allow);
             format!("kernel_tls = \"auto\"\n{}", house.config())
         };
-        let gate = Gate::start(&house("", "any"));
+        let gate = Gate::start(&house("", "any", ""));
         let mut params = Certified::for_clients("lost-phone");
         params.serial_number = Some(7_u64.into());
         let lost = pki.client_config(Some(&pki.clients.issue(params)), &[version]).into();
@@ -90,14 +90,15 @@ fn client_of_a_cut_session_is_told_the_reason() {
             assert_eq!(line["path"], path(), "{line}");
         };
         let session = open();
-        gate.reload(&house("", "alice-phone"));
+        gate.reload(&house("", "alice-phone", ""));
         closed(session, CloseReason::NotAllowed);
-        gate.reload(&house("", "any"));
+        gate.reload(&house("", "any", "idle = \"5s\""));
         closed(open(), CloseReason::IdleTimeout);
+        gate.reload(&house("", "any", ""));
         let session = open();
         let list = pki.clients.revocation_list(&[7_u64.into()], days_from_now(-1), days_from_now(1));
         let list = pki.write("revoking.crl", list);
-        gate.reload(&house(&format!("revocation_lists = [{list:?}]"), "any"));
+        gate.reload(&house(&format!("revocation_lists = [{list:?}]"), "any", ""));
         closed(session, CloseReason::Revoked);
     }
 }
