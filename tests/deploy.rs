@@ -15,6 +15,14 @@ use common::process::{run, tool};
 const UNIT: &str = include_str!("../deploy/doorward.service");
 const INSTALLED: &str = "/usr/local/bin/doorward";
 
+/// `.cargo/config.toml` asks the build of AWS-LC to leave that out, and a build that is told nothing has it.
+#[test]
+fn program_gathers_no_entropy_of_its_own_at_its_start() {
+    let names = run(tool("nm", "binutils").arg(env!("CARGO_BIN_EXE_doorward"))).success().text();
+    assert!(names.contains("CRYPTO_sysrand"), "nm shows no names of AWS-LC");
+    assert!(!names.contains("jent_"), "AWS-LC was built with its jitter entropy");
+}
+
 /// The unit in a folder of its own, as if the program were installed where this build put it.
 fn unit(folder: &Path) -> PathBuf {
     let file = folder.join("doorward.service");
