@@ -136,10 +136,8 @@ impl Snapshot {
                     let authorities = match authorities.entry(Arc::as_ptr(&terminate.client_auth)) {
                         Entry::Occupied(there) => Arc::clone(there.get()),
                         Entry::Vacant(place) => {
-                            let announce = terminate.client_auth.announce_trust;
                             let new = Authorities::new(&terminate.client_auth);
-                            let new =
-                                new.and_then(|new| new.beside(Arc::clone(&others)).renewing(renewed.clone(), announce));
+                            let new = new.and_then(|new| new.beside(Arc::clone(&others)).renewing(renewed.clone()));
                             Arc::clone(place.insert(Arc::new(new.map_err(InvalidTls::Trust).map_err(invalid)?)))
                         }
                     };

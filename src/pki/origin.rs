@@ -121,7 +121,7 @@ mod tests {
             assert_eq!(with(right[..length].to_vec()), Err(NoOrigin::Invalid), "{length} bytes");
         }
         assert_eq!(with([&right[..], &[0]].concat()), Err(NoOrigin::Invalid));
-        let mut empty = right.clone();
+        let mut empty = right;
         // Its digests are 32 bytes long.
         empty[3] = 31;
         assert_eq!(with(empty), Err(NoOrigin::Invalid));

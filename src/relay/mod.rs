@@ -283,6 +283,7 @@ fn run<E: Engine + Unpin>(
 ) -> impl Future<Output = RelaySummary> + Unpin {
     let mut progress = Instant::now();
     let mut keep_alive = false;
+    let mut half_closed = false;
     let mut timer = Box::pin(sleep_until(next_deadline(progress, &engine, limits).min(progress + KEEP_ALIVE_AFTER)));
     poll_fn(move |cx| {
         // Asked before anything is moved, so that a session that is cut moves nothing more. The engine is stopped, not
@@ -299,7 +300,10 @@ fn run<E: Engine + Unpin>(
             }
             Poll::Pending => engine.poll_move(cx),
         };
-        if handle.count(engine.moved()) {
+        let moved = handle.count(engine.moved());
+        // From its end on, the other side has the whole time, however long there was no byte before.
+        let has_ended = !mem::replace(&mut half_closed, engine.is_half_closed()) && half_closed;
+        if moved || has_ended {
             progress = Instant::now();
         }
         if end.is_pending() {

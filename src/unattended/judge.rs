@@ -62,7 +62,7 @@ impl Renewer {
         answered.map_err(failed)?.unwrap_or_else(|| Err(Not::Left("it was answered meanwhile".to_owned())))
     }
 
-    #[expect(clippy::type_complexity, reason = "the certificate to be stored, and what is told")]
+    /// The certificate to be stored, and what is told.
     fn sign(
         &mut self,
         request: &RenewalRequest,

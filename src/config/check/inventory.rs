@@ -29,6 +29,7 @@ pub(super) fn check(given: &Given<String>, report: &mut Report) -> Option<Option
         report.warn(&text.place, format!("no devices are shown: {message}; {remedy}"));
         Inventory {
             file: path,
+            is_read: false,
             devices: Vec::new(),
             certificates: Vec::new(),
             issued: Vec::new(),
@@ -74,7 +75,7 @@ fn read(path: &Path) -> Result<Inventory, Problem> {
     let authorities = content.known.iter().filter_map(pem).collect();
     let revoked = revoked(&content);
     let certificates = valid(&content);
-    Ok(Inventory { file: path.to_owned(), devices, certificates, issued, authorities, revoked })
+    Ok(Inventory { file: path.to_owned(), is_read: true, devices, certificates, issued, authorities, revoked })
 }
 
 /// The certificates of devices that are neither revoked nor expired.

@@ -214,12 +214,12 @@ pub(super) fn relations(config: &Config, raw: &Raw, report: &mut Report) {
         );
     }
     if let Some(inventory) = &config.metrics.inventory
-        && inventory.issued.is_empty()
+        && !inventory.is_read
     {
         report.error(
             place,
             format!(
-                "the gate takes no renewed certificate that descends from none in the inventory, and {} has none, or cannot be read",
+                "the gate takes no renewed certificate that descends from none in the inventory, and {} cannot be read",
                 inventory.file.display()
             ),
             "correct \"inventory\" under [metrics], or remove \"issuer\"",

@@ -11,6 +11,8 @@ use crate::model::identity::{GuestPass, Serial, Sha256};
 pub struct Inventory {
     /// The file they stand in.
     pub file: PathBuf,
+    /// Whether it could be read. If not, the rest is empty.
+    pub is_read: bool,
     /// Each with the certificate that it got last, unless that was revoked.
     pub devices: Vec<Device>,
     /// Every certificate that a device was ever given.

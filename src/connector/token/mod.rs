@@ -17,9 +17,10 @@ mod uri;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustls::SignatureScheme;
+use tokio::time::Instant;
 
 pub use self::error::TokenError;
 pub use self::signer::TokenKey;

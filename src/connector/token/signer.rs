@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, PublicKeyData};
+use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
 use rustls::sign::{Signer, SigningKey};
 use rustls::{OtherError, SignatureAlgorithm, SignatureScheme};
@@ -12,7 +13,7 @@ use x509_parser::prelude::{FromDer as _, SubjectPublicKeyInfo, X509Certificate};
 use super::Token;
 use super::error::TokenError;
 use super::kind::Kind;
-use crate::pki::{CertificateRequest, InvalidRequest};
+use crate::model::identity::key::unsupported;
 
 /// A key in a token, whose public half is known.
 #[derive(Clone, Debug)]
@@ -48,13 +49,14 @@ impl TokenKey {
     }
 
     fn new(token: Arc<Token>, spki: Vec<u8>) -> Result<Self, TokenError> {
-        match Kind::of(&spki) {
-            Some(kind) => Ok(Self { token, kind, spki }),
-            None => Err(TokenError::Unsuitable {
-                token: token.uri().describe(),
-                what: "the certificate is for a key of another type than tokens have here".to_owned(),
-            }),
+        let unsuitable = |what| TokenError::Unsuitable { token: token.uri().describe(), what };
+        // As the gate has it.
+        if let Some(what) = unsupported(&spki) {
+            return Err(unsuitable(format!("its type is not supported: {what}")));
         }
+        let none = || unsuitable("the certificate is for a key of another type than tokens have here".to_owned());
+        let kind = Kind::of(&spki).ok_or_else(none)?;
+        Ok(Self { token, kind, spki })
     }
 
     /// The SubjectPublicKeyInfo.
@@ -103,11 +105,7 @@ impl TokenKey {
         let made = params.serialize_request(&requesting);
         let request =
             made.map_err(|error| requesting.error.take().unwrap_or_else(|| self.failed(error.to_string())))?;
-        match CertificateRequest::read(request.der()) {
-            Ok(_) => Ok(request.der().to_vec()),
-            Err(InvalidRequest::NotSigned) => Err(self.other()),
-            Err(error) => Err(TokenError::Unsuitable { token: self.token.uri().describe(), what: error.to_string() }),
-        }
+        Ok(request.der().to_vec())
     }
 
     /// Whether the token has the key: it signs something. Blocks.
@@ -175,11 +173,23 @@ impl PublicKeyData for Requesting<'_> {
 
 impl rcgen::SigningKey for Requesting<'_> {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        self.key.token.sign(self.key.kind.request_scheme(), message).map_err(|error| {
+        let scheme = self.key.kind.request_scheme();
+        let signed = self.key.token.sign(scheme, message).and_then(|signature| {
+            let fits = verifies(scheme, &self.public, message, &signature);
+            if fits { Ok(signature) } else { Err(self.key.other()) }
+        });
+        signed.map_err(|error| {
             *self.error.borrow_mut() = Some(error);
             rcgen::Error::RemoteKeyError
         })
     }
+}
+
+/// Whether a signature was made by the private half of this key.
+fn verifies(scheme: SignatureScheme, key: &[u8], message: &[u8], signature: &[u8]) -> bool {
+    let known = default_provider().signature_verification_algorithms.mapping;
+    let mut algorithms = known.iter().filter(|(one, _)| *one == scheme).flat_map(|(_, algorithms)| *algorithms);
+    algorithms.any(|algorithm| algorithm.verify_signature(key, message, signature).is_ok())
 }
 
 /// The key in a SubjectPublicKeyInfo, without its type.

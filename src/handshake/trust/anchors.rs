@@ -79,8 +79,8 @@ impl Anchors {
         Ok(anchors)
     }
 
-    /// Adds the authority that renews certificates of the others.
-    pub(super) fn add_renewing(&mut self, certificate: &CertificateDer<'static>, announce: bool) -> Result<(), Error> {
+    /// Adds the authority that renews certificates of the others. Clients are told its name if they are told those.
+    pub(super) fn add_renewing(&mut self, certificate: &CertificateDer<'static>) -> Result<(), Error> {
         let parts = Parts::read(certificate).ok_or(Error::General("not a certificate".to_owned()))?;
         let trust = webpki::anchor_from_trusted_cert(certificate)
             .map_err(|error| Error::General(error.to_string()))?
@@ -96,7 +96,7 @@ impl Anchors {
             issued: Vec::new(),
             renews: true,
         });
-        if announce && !self.names.iter().any(|one| one.as_ref() == name.as_ref()) {
+        if !self.names.is_empty() && !self.names.iter().any(|one| one.as_ref() == name.as_ref()) {
             self.names.push(name);
         }
         Ok(())

@@ -111,9 +111,9 @@ impl Authorities {
     ///
     /// # Errors
     /// If the certificate of their authority cannot be used.
-    pub fn renewing(mut self, renewal: Option<Arc<RenewalTrust>>, announce: bool) -> Result<Self, UnusableTrust> {
+    pub fn renewing(mut self, renewal: Option<Arc<RenewalTrust>>) -> Result<Self, UnusableTrust> {
         if let Some(renewal) = renewal.filter(|_| self.verifies) {
-            self.anchors.add_renewing(&renewal.certificate, announce).map_err(UnusableTrust::Anchor)?;
+            self.anchors.add_renewing(&renewal.certificate).map_err(UnusableTrust::Anchor)?;
             self.renewal = Some(renewal);
         }
         Ok(self)

@@ -73,9 +73,8 @@ pub(super) fn judge(
 /// Whether it has the name of the device as its common name, as the owner's authority writes it, and no other that a policy looks at.
 fn is_named(identity: &Identity, device: &str) -> bool {
     let Identity { emails, uris, dns_names, ips, organizational_units, common_name, guest_pass, .. } = identity;
-    let has_others = !(emails.is_empty() && uris.is_empty() && dns_names.is_empty() && ips.is_empty())
-        || !organizational_units.is_empty()
-        || guest_pass.is_some();
+    let alternatives = emails.len() + uris.len() + dns_names.len() + ips.len();
+    let has_others = alternatives + organizational_units.len() > 0 || guest_pass.is_some();
     !has_others && common_name.as_deref() == Some(&*nfc(device))
 }
 

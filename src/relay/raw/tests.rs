@@ -213,6 +213,26 @@ async fn client_that_never_reads_is_closed_as_idle() {
     drop(client);
 }
 
+/// The client ends after a long silence, and the backend takes its time for the answer.
+#[tokio::test(start_paused = true)]
+async fn half_close_begins_with_the_end_of_a_side_and_not_with_the_last_byte() {
+    let (engine, mut client, mut backend) = rig(false).await;
+    let limits = Limits { idle: Duration::from_secs(7200), half_close: Duration::from_secs(60), lifetime: None };
+    let talk = async {
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        client.shutdown().await.expect("shut");
+        backend.read_to_end(&mut Vec::new()).await.expect("an orderly end");
+        tokio::time::sleep(Duration::from_secs(50)).await;
+        backend.write_all(b"answer").await.expect("sent");
+        backend.shutdown().await.expect("shut");
+        let mut answer = Vec::new();
+        let end = client.read_to_end(&mut answer).await.map_err(|error| error.kind());
+        assert_eq!((answer.as_slice(), end), (&b"answer"[..], Ok(6)));
+    };
+    let (summary, ()) = tokio::join!(run(engine, limits, Arc::default()), talk);
+    assert_eq!(summary.reason, CloseReason::ClientClosed);
+}
+
 /// Without keep-alive, only the idle limit would end a relay to a machine that has vanished, and it may be off.
 #[tokio::test(start_paused = true)]
 async fn backend_gets_keep_alive_after_ten_seconds() {

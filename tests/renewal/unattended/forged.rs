@@ -42,7 +42,7 @@ fn stolen_key_admits_no_one_without_the_key_of_a_device() {
     let alice = origin_of(&house, "alice-laptop");
     // The right one, for comparison: a device that has its key is no further than before.
     assert!(admits(&house, vec![extension(&alice)], "alice-laptop"));
-    let invented = Origin { serial: Serial::parse("abcdef").unwrap(), ..alice.clone() };
+    let invented = Origin { serial: Serial::parse("abcdef").unwrap(), ..alice };
     let unknown = Origin { fingerprint: Sha256::of(b"none"), ..alice.clone() };
     let elsewhere = Origin { authority: Sha256::of(b"other"), ..alice.clone() };
     let garbage = CustomExtension::from_oid_content(ORIGIN_OID, b"garbage".to_vec());

@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 
 use doorward::pki::{Parts, origin};
 
-use super::{der, gets_in, house, house_with, issuer, of_device, origin_of, outcomes, ready, renewed, revoke, take};
+use super::{gets_in, house, house_with, issuer, origin_of, outcomes, ready, renewed, revoke, take};
 use crate::common::process::{run, tool};
 use crate::home::refused;
 use crate::house::{House, RENEW, answer};
@@ -150,5 +150,4 @@ fn owner_can_approve_what_a_renewed_device_asks() {
     fs::write(&file, text.replacen(end, "not_after = \"2026-01-02T00:00:00Z\"", 1)).unwrap();
     house.gate.hang_up();
     assert!(gets_in(&house, "first"));
-    let _ = (der, of_device);
 }

@@ -180,8 +180,7 @@ pub(crate) fn file_of(house: &House, device: &str, ending: &str) -> PathBuf {
 pub(crate) fn look(house: &House, device: &str, text: &str) -> Result<Value, String> {
     let _ = fs::remove_file(file_of(house, device, "answer"));
     fs::write(file_of(house, device, "request"), text).unwrap();
-    let mut renewer = Renewer::start(house);
-    renewer.look(device).expect("an answer")
+    Renewer::start(house).look(device).expect("an answer")
 }
 
 /// The process, started by a test in the place of a gate.
@@ -204,18 +203,18 @@ impl Renewer {
         let child = command.stdin(Stdio::from(other)).stdout(Stdio::null()).spawn().unwrap();
         // The other end is the process's alone.
         drop(command);
-        let mut renewer = Self { child, end };
+        let renewer = Self { child, end };
         (renewer.receive()? == "started").then_some(renewer)
     }
 
-    fn receive(&mut self) -> Option<Value> {
+    fn receive(&self) -> Option<Value> {
         let mut message = vec![0; 16 * 1024];
         let (_, count) = recv(&self.end, message.as_mut_slice(), RecvFlags::empty()).ok()?;
         serde_json::from_slice(&message[..count]).ok()
     }
 
     /// What it says about the request of a device; `None` if it ends.
-    pub(crate) fn look(&mut self, device: &str) -> Option<Result<Value, String>> {
+    pub(crate) fn look(&self, device: &str) -> Option<Result<Value, String>> {
         let message = serde_json::json!({ "look": { "device": device } }).to_string();
         send(&self.end, message.as_bytes(), SendFlags::NOSIGNAL).ok()?;
         let said = self.receive()?["done"]["done"].clone();
@@ -242,6 +241,6 @@ impl Drop for Renewer {
 pub(crate) fn revoke(house: &House, device: &str) {
     let revoked = house.home.ca(&["revoke", device, "--folder", &house.home.path("pki").display().to_string()]);
     // It is not told whether a gate uses the list.
-    assert_eq!(revoked.status.code(), Some(10), "{revoked}");
+    assert!(matches!(revoked.status.code(), Some(0 | 10)), "{revoked}");
     assert!(revoked.stderr.contains("is revoked."), "{revoked}");
 }

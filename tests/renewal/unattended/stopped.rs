@@ -64,7 +64,7 @@ fn process_that_is_killed_at_any_step_leaves_no_half_answer() {
                 traced.arg(command.get_program()).args(command.get_args());
                 traced
             });
-            let said = renewer.map(|mut renewer| renewer.look("alice-laptop"));
+            let said = renewer.map(|renewer| renewer.look("alice-laptop"));
             killed += u32::from(said == Some(None));
             let answer = fs::read_to_string(file_of(&house, "alice-laptop", "answer"));
             assert!(answer.is_err() || answer.is_ok_and(|text| text.contains("END CERTIFICATE")), "{call} {number}");
@@ -89,10 +89,10 @@ fn two_gates_may_share_the_folder() {
 fn look_many(house: &House) -> usize {
     assert_eq!(house.send("alice-laptop", &house.request("devices/alice-laptop-key.pem")).status, 200);
     fs::remove_file(file_of(house, "alice-laptop", "answer")).unwrap();
-    let mut both = [0; 2].map(|_| Renewer::start(house));
+    let both = [0; 2].map(|_| Renewer::start(house));
     let said: Vec<Result<_, String>> = std::thread::scope(|scope| {
         let looks: Vec<_> =
-            both.iter_mut().map(|renewer| scope.spawn(|| renewer.look("alice-laptop").expect("an answer"))).collect();
+            both.iter().map(|renewer| scope.spawn(|| renewer.look("alice-laptop").expect("an answer"))).collect();
         looks.into_iter().map(|look| look.join().unwrap()).collect()
     });
     for said in &said {
@@ -145,7 +145,7 @@ fn what_cannot_be_read_is_not_renewed() {
     let house = house(&["alice-laptop"]);
     assert_eq!(house.send("alice-laptop", &house.request("devices/alice-laptop-key.pem")).status, 200);
     let text = fs::read_to_string(file_of(&house, "alice-laptop", "request")).unwrap();
-    let mut renewer = Renewer::start(&house);
+    let renewer = Renewer::start(&house);
     for file in ["pki/clients.crl", "pki/inventory.toml", "pki/clients.pem", "pki/renewals.pem"] {
         fs::remove_file(file_of(&house, "alice-laptop", "answer")).unwrap();
         let (file, aside) = (house.home.path(file), house.home.path("pki/aside"));

@@ -147,7 +147,8 @@ impl Open {
 static MODULES: Mutex<Vec<(PathBuf, Pkcs11)>> = Mutex::new(Vec::new());
 
 fn module(uri: &TokenUri) -> Result<Pkcs11, TokenError> {
-    let path = uri.module.as_deref().or(PROXY.map(Path::new)).ok_or_else(|| TokenError::NoModule(String::new()))?;
+    let path =
+        uri.module.as_deref().or_else(|| PROXY.map(Path::new)).ok_or_else(|| TokenError::NoModule(String::new()))?;
     let mut modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, context)) = modules.iter().find(|(known, _)| known == path) {
         return Ok(context.clone());

@@ -51,7 +51,7 @@ impl Renewals {
 
     fn scene(&self, trust: &[&CertificateDer<'static>], lists: Vec<RevocationList>) -> Scene {
         let mut scene = Scene::new(trust, lists);
-        let authorities = scene.authorities.renewing(Some(Arc::new(self.trust.clone())), true);
+        let authorities = scene.authorities.renewing(Some(Arc::new(self.trust.clone())));
         scene.authorities = authorities.expect("authorities");
         scene
     }
@@ -112,7 +112,7 @@ fn authorities_of_one_name_are_not_confused() {
     // What the others sign with the extension says nothing by it, and is judged as theirs.
     let mut params = numbered("bob", 3);
     params.custom_extensions = vec![origin::extension(&origin)];
-    let theirs = other.device(params.clone());
+    let theirs = other.device(params);
     let scene = renewals.scene(&trust, lists(&[7], &[]));
     let chain = scene.admits("another authority's", &theirs, &[]);
     assert_eq!(chain.issued[0].serial, Serial::from_be_bytes(&[3]));
