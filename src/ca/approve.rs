@@ -47,8 +47,8 @@ pub enum NotApproved {
 pub struct Shown {
     /// SHA-256 of it.
     pub fingerprint: Sha256,
-    /// If it was renewed without the owner: what it descends from, and when it expires, in seconds since 1970. Whoever says so has
-    /// verified it.
+    /// If it was renewed without the owner: what it descends from, and when it expires, in seconds since 1970. It was verified
+    /// before.
     pub renewed: Option<(Origin, i64)>,
 }
 

@@ -99,7 +99,7 @@ impl Link {
         channel.receive().await.ok().flatten().map(|(message, _)| message)
     }
 
-    /// Whoever waits is told nothing if there is no process: the request is then left to the owner.
+    /// The caller is told nothing if there is no process: the request is then left to the owner.
     async fn show(&mut self, shown: Shown) {
         let Some(channel) = &self.channel else { return };
         // One that was given up is not answered any more, unless the process is started again, which forgets them.

@@ -93,7 +93,7 @@ fn make(file: &Path) -> Result<Renewer, RenewerError> {
     Ok(Renewer::new(file, issuer, authority, folder))
 }
 
-/// The renewal authority with its key, if that fits, and only the gate's user can read it, whom the gate's sandbox keeps from it.
+/// The renewal authority with its key, if that fits. Only the gate's user may be able to read it, and the sandbox of the gate keeps the gate from it.
 ///
 /// # Errors
 /// Why it cannot be used, for the owner.

@@ -16,6 +16,7 @@ use std::time::Duration;
 pub(crate) mod backend;
 pub(crate) mod folders;
 pub(crate) mod gate;
+pub(crate) mod machine;
 pub(crate) mod metrics;
 pub(crate) mod pki;
 pub(crate) mod process;

@@ -1,60 +1,32 @@
 //! A laptop that sleeps and changes its network, in a network of the test's own: the gate's machine, where the test runs, and the laptop.
-//! They are network namespaces, which end with the threads that made them.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use rustix::thread::{UnshareFlags, gettid};
 use tokio::time::Instant;
 
 use crate::common::DEADLINE;
 use crate::common::backend::Backend;
 use crate::common::gate::{Gate, LOCAL};
+use crate::common::machine::{Machine, ip, leave_the_network};
 use crate::common::pki::TestPki;
-use crate::common::process::{run, tool, wait_until};
+use crate::common::process::wait_until;
 use crate::matrix::Case;
 use crate::scene::{DEVICE, Running, doorward, route};
 
 const GATE: &str = "10.88.0.1:8443";
 
-type Order = Box<dyn FnOnce() + Send>;
-
 /// The laptop.
-struct Laptop {
-    orders: Option<mpsc::Sender<Order>>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-#[expect(deprecated, reason = "this thread shares no file descriptors that it would lose")]
-fn leave_the_network() {
-    rustix::thread::unshare(UnshareFlags::NEWNET).unwrap();
-    ip("link set lo up");
-}
-
-/// `ip`, in the network of this thread.
-fn ip(arguments: &str) {
-    run(tool("ip", "iproute2").args(arguments.split(' '))).success();
-}
+struct Laptop(Machine);
 
 impl Laptop {
     /// From now on, this thread and all that it starts are on the machine of the gate, to which the laptop is connected.
     fn connected() -> Self {
         leave_the_network();
-        let (orders, taken) = mpsc::channel::<Order>();
-        let (tell, told) = mpsc::channel();
-        let thread = thread::spawn(move || {
-            leave_the_network();
-            tell.send(gettid()).unwrap();
-            taken.into_iter().for_each(|order| order());
-        });
-        let other = told.recv().unwrap().as_raw_nonzero();
-        ip(&format!("link add home type veth peer name wlan netns {other}"));
+        let laptop = Self(Machine::beside("home", "wlan"));
         ip("addr add 10.88.0.1/24 dev home");
-        ip("link set home up");
-        let laptop = Self { orders: Some(orders), thread: Some(thread) };
         laptop.ip("link set wlan up");
         laptop.ip("addr add 10.88.0.20/24 dev wlan");
         laptop
@@ -62,9 +34,7 @@ impl Laptop {
 
     /// What `work` gives on the laptop.
     fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let (tell, told) = mpsc::channel();
-        self.orders.as_ref().unwrap().send(Box::new(move || tell.send(work()).unwrap())).unwrap();
-        told.recv().unwrap()
+        self.0.run(work)
     }
 
     fn ip(&self, arguments: &'static str) {
@@ -76,15 +46,6 @@ impl Laptop {
         let stream = self.run(move || TcpStream::connect(local).unwrap());
         stream.set_read_timeout(Some(2 * DEADLINE)).unwrap();
         stream
-    }
-}
-
-impl Drop for Laptop {
-    fn drop(&mut self) {
-        self.orders = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 

@@ -7,6 +7,8 @@
 #[expect(dead_code, reason = "shared by all integration tests: none needs everything")]
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../connector/duplex.rs"]
+mod duplex;
 #[expect(dead_code, reason = "made for the tests of doorward ca")]
 #[path = "../ca/home.rs"]
 mod home;

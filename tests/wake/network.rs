@@ -5,15 +5,15 @@
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use rustix::thread::{UnshareFlags, gettid};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::common::backend::Backend;
-use crate::common::process::{run, tool, wait_until};
+use crate::common::machine::{Machine, ip, leave_the_network};
+use crate::common::process::wait_until;
 
 /// The address of the network card of the NAS.
 pub(crate) const MAC: &str = "3e:ec:ef:12:34:56";
@@ -23,13 +23,10 @@ const BYTES: [u8; 6] = [0x3e, 0xec, 0xef, 0x12, 0x34, 0x56];
 /// The service of the NAS.
 pub(crate) const NAS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, 10), 5666));
 
-type Order = Box<dyn FnOnce() + Send>;
-
 /// The network, with a NAS that is off.
 pub(crate) struct Network {
-    /// What the thread of the NAS is to do.
-    orders: Option<mpsc::Sender<Order>>,
-    threads: Vec<thread::JoinHandle<()>>,
+    nas: Machine,
+    watcher: Option<thread::JoinHandle<()>>,
     packets: Arc<Packets>,
 }
 
@@ -40,32 +37,12 @@ struct Packets {
     seen: Mutex<Vec<Vec<u8>>>,
 }
 
-#[expect(deprecated, reason = "this thread shares no file descriptors that it would lose")]
-fn leave_the_network() {
-    rustix::thread::unshare(UnshareFlags::NEWNET).unwrap();
-    ip("link set lo up");
-}
-
-/// `ip`, in the network of this thread.
-fn ip(arguments: &str) {
-    run(tool("ip", "iproute2").args(arguments.split(' '))).success();
-}
-
 impl Network {
     /// From now on, this thread and all that it starts are on the machine of the gate.
     pub(crate) fn new() -> Self {
         leave_the_network();
-        let (orders, taken) = mpsc::channel::<Order>();
-        let (tell, told) = mpsc::channel();
-        let nas = thread::spawn(move || {
-            leave_the_network();
-            tell.send(gettid()).unwrap();
-            taken.into_iter().for_each(|order| order());
-        });
-        let thread = told.recv().unwrap().as_raw_nonzero();
-        ip(&format!("link add home type veth peer name nas netns {thread}"));
+        let nas = Machine::beside("home", "nas");
         ip("addr add 10.77.0.1/24 brd + dev home");
-        ip("link set home up");
         // At once, and not when it is known that no other machine has it.
         ip("addr add fe80::77/64 dev home nodad");
         ip("link add wan type veth peer name internet");
@@ -73,7 +50,7 @@ impl Network {
         ip("addr add 198.51.100.2/24 dev wan");
         ip("link set wan up");
         ip("route add default via 198.51.100.1");
-        let mut network = Self { orders: Some(orders), threads: vec![nas], packets: Arc::default() };
+        let mut network = Self { nas, watcher: None, packets: Arc::default() };
         // Its card listens while it is off.
         let wire = network.on_the_nas(|| {
             ip("link set nas up");
@@ -83,15 +60,13 @@ impl Network {
         });
         wire.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         let packets = Arc::clone(&network.packets);
-        network.threads.push(thread::spawn(move || packets.watch(&wire)));
+        network.watcher = Some(thread::spawn(move || packets.watch(&wire)));
         network
     }
 
     /// What `work` gives on the NAS.
     pub(crate) fn on_the_nas<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let (tell, told) = mpsc::channel();
-        self.orders.as_ref().unwrap().send(Box::new(move || tell.send(work()).unwrap())).unwrap();
-        told.recv().unwrap()
+        self.nas.run(work)
     }
 
     /// The NAS starts, with a service that sends back what it receives.
@@ -141,9 +116,8 @@ impl Packets {
 impl Drop for Network {
     fn drop(&mut self) {
         self.packets.stop.store(true, Ordering::SeqCst);
-        self.orders = None;
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
+        if let Some(watcher) = self.watcher.take() {
+            let _ = watcher.join();
         }
     }
 }

@@ -17,8 +17,8 @@ const SUBJECT_ALT_NAME: &[u64] = &[2, 5, 29, 17];
 /// Renews device certificates on the gate's machine. It signs nothing but what [descends](Origin) from a certificate of the device
 /// authority, and a gate takes nothing else from it.
 ///
-/// It is no authority below the device authority, which has path length 0 and signs devices alone: whoever trusts that one, other
-/// programs than this gate as well, would then trust this key with devices of any name.
+/// It is no authority below the device authority, which has path length 0 and signs devices alone: other programs
+/// than this gate that trust that one would then trust this key with devices of any name.
 #[derive(Debug)]
 pub struct RenewalAuthority {
     authority: Authority,

@@ -41,6 +41,25 @@ pub(super) struct Anchor {
     pub(super) renews: bool,
 }
 
+impl Anchor {
+    /// One that vouches for devices itself, as if no other authority had issued its certificate.
+    fn of(certificate: &CertificateDer<'_>, parts: &Parts<'_>) -> Result<Self, Error> {
+        let trust = webpki::anchor_from_trusted_cert(certificate)
+            .map_err(|error| Error::General(error.to_string()))?
+            .to_owned();
+        Ok(Self {
+            trust,
+            certificate: Sha256::of(certificate),
+            name: parts.subject.to_vec(),
+            key: parts.key.to_vec(),
+            key_id: parts.key_id().map(<[u8]>::to_vec),
+            constrains_names: parts.constrains_names(),
+            issued: Vec::new(),
+            renews: false,
+        })
+    }
+}
+
 impl Anchors {
     pub(super) fn new(client_auth: &ClientAuth, algorithms: pki::Algorithms<'_>) -> Result<Self, Error> {
         let mut anchors = Self::default();
@@ -51,21 +70,9 @@ impl Anchors {
             let parts = Parts::read(certificate).ok_or(Error::General("not a certificate".to_owned()))?;
             let name = match trusted.kind {
                 TrustKind::Authority => {
-                    let trust = webpki::anchor_from_trusted_cert(certificate)
-                        .map_err(|error| Error::General(error.to_string()))?
-                        .to_owned();
-                    let name = DistinguishedName::in_sequence(trust.subject.as_ref());
-                    anchors.authorities.entry(parts.subject.to_vec()).or_default().push(Anchor {
-                        trust,
-                        certificate: Sha256::of(certificate),
-                        name: parts.subject.to_vec(),
-                        key: parts.key.to_vec(),
-                        key_id: parts.key_id().map(<[u8]>::to_vec),
-                        constrains_names: parts.constrains_names(),
-                        issued: issued(parts, &authorities, algorithms),
-                        renews: false,
-                    });
-                    name
+                    let anchor = Anchor::of(certificate, &parts)?;
+                    let issued = issued(parts, &authorities, algorithms);
+                    anchors.add(Anchor { issued, ..anchor })
                 }
                 TrustKind::Pinned => {
                     anchors.pinned.push(certificate.clone());
@@ -82,24 +89,18 @@ impl Anchors {
     /// Adds the authority that renews certificates of the others. Clients are told its name if they are told those.
     pub(super) fn add_renewing(&mut self, certificate: &CertificateDer<'static>) -> Result<(), Error> {
         let parts = Parts::read(certificate).ok_or(Error::General("not a certificate".to_owned()))?;
-        let trust = webpki::anchor_from_trusted_cert(certificate)
-            .map_err(|error| Error::General(error.to_string()))?
-            .to_owned();
-        let name = DistinguishedName::in_sequence(trust.subject.as_ref());
-        self.authorities.entry(parts.subject.to_vec()).or_default().push(Anchor {
-            trust,
-            certificate: Sha256::of(certificate),
-            name: parts.subject.to_vec(),
-            key: parts.key.to_vec(),
-            key_id: parts.key_id().map(<[u8]>::to_vec),
-            constrains_names: parts.constrains_names(),
-            issued: Vec::new(),
-            renews: true,
-        });
+        let name = self.add(Anchor { renews: true, ..Anchor::of(certificate, &parts)? });
         if !self.names.is_empty() && !self.names.iter().any(|one| one.as_ref() == name.as_ref()) {
             self.names.push(name);
         }
         Ok(())
+    }
+
+    /// Adds an authority. Returns its name as clients are told it.
+    fn add(&mut self, anchor: Anchor) -> DistinguishedName {
+        let name = DistinguishedName::in_sequence(anchor.trust.subject.as_ref());
+        self.authorities.entry(anchor.name.clone()).or_default().push(anchor);
+        name
     }
 
     /// The authority with this key that vouches for devices itself.

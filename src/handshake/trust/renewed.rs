@@ -5,8 +5,8 @@
 //!
 //! * is in the inventory, which the owner's authority keeps, with this serial number, under an authority that this `[client_auth]`
 //!   trusts;
-//! * has **the same key and the same name**. Whoever has the renewal authority's key and not that of a device gets no further than
-//!   without it: at most a device that has come to an end gets a longer life;
+//! * has **the same key and the same name**. An attacker who has the renewal authority's key and not that of a
+//!   device gets no further than without it: at most a device that has come to an end gets a longer life;
 //! * is what revocation lists are asked about, in the handshake and in each review: to revoke it is to revoke all that descends from it.
 //!
 //! All this is about the path that was verified: it began at this anchor, and not at one that has its name or its key identifier. A

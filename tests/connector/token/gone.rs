@@ -75,7 +75,7 @@ fn forward_starts_without_the_token_if_a_file_has_the_pin() {
     tokened.token.set("gone", false);
     assert!(echoes(&mut dial(locals[0]), b"there"), "{}", running.errors());
     drop(running);
-    // Otherwise nobody could enter it later.
+    // Otherwise it could not be entered later.
     tokened.token.set("gone", true);
     tokened.rename_key(&tokened.token.uri_without_pin());
     let refused = crate::common::process::run(&mut tokened.doorward(&["forward", "echo=0"])).failure();

@@ -42,7 +42,7 @@ fn key_never_leaves_the_token_and_the_gate_admits_the_device() {
         let closed = tokened.scene.gate.wait_closed("echo", 1);
         assert!(closed[0]["certificate"].to_string().contains("alice-laptop"), "{closed:?}");
 
-        // Neither the key nor the PIN is in any file of the user, and the token gives the key to nobody.
+        // Neither the key nor the PIN is in any file of the user, and the token does not give the key away.
         assert_eq!(mode(&tokened.home()), 0o600);
         for file in files(&tokened.user.path("")) {
             let text = String::from_utf8_lossy(&fs::read(&file).unwrap()).into_owned();

@@ -163,7 +163,7 @@ pub(crate) fn outcomes(house: &House, outcome: &str) -> Vec<Value> {
     lines.into_iter().filter(|line| line["event"] == "renewal_request" && line["outcome"] == outcome).collect()
 }
 
-/// A certificate of the renewal authority, made by whoever has its key: with these parameters, for this key.
+/// A certificate of the renewal authority, made by somebody who has its key: with these parameters, for this key.
 pub(crate) fn stolen(home: &Home, params: CertificateParams, key: &Path) -> String {
     let authority = Authority::read(&home.path("pki/renewals.pem"), &home.path("issuer/renewals-key.pem"));
     let key = KeyPair::from_pem(&fs::read_to_string(key).unwrap()).unwrap();
