@@ -134,7 +134,8 @@ fn damaged_text_is_refused_and_never_a_panic() {
     let (file, password) = owner.file();
     let text = fs::read_to_string(&file).unwrap();
     let good = read_bundle(&file).unwrap();
-    let mut read = 0;
+    let key = good.unlock(&password).unwrap();
+    let (mut tried, mut noticed) = (0, 0);
     for at in (0..text.len()).step_by(3) {
         for put in ["\"", "\n", "=", "]", "A", "\0", "\u{202e}", ""] {
             let mut damaged = text.clone();
@@ -142,11 +143,15 @@ fn damaged_text_is_refused_and_never_a_panic() {
             // What still reads is a bundle: it is written and read back, and opens as before or not at all.
             let Ok(bundle) = Bundle::parse(&damaged) else { continue };
             assert_eq!(Bundle::parse(&bundle.to_text()).as_ref(), Ok(&bundle), "{damaged}");
-            if bundle.key != good.key && read < 3 {
-                read += 1;
-                assert!(bundle.unlock(&password).is_err(), "{damaged}");
+            // Each costs 600,000 rounds of PBKDF2. A line break that is gone changes the text of the key, and not the key.
+            if bundle.key != good.key && tried < 5 {
+                tried += 1;
+                match bundle.unlock(&password) {
+                    Ok(opened) => assert_eq!(opened, key, "{damaged}"),
+                    Err(_) => noticed += 1,
+                }
             }
         }
     }
-    assert_eq!(read, 3, "some damage in the key is noticed only when it is decrypted");
+    assert!(noticed > 0, "some damage in the key is noticed only when it is decrypted");
 }
