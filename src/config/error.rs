@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::model::names::visible;
+
 /// What to do about a file or a port that the sandbox of the running gate does not allow.
 pub(crate) const START_ANEW: &str =
     "start the gate anew: doorward upgrade keeps its connections, systemctl restart doorward ends them";
@@ -25,7 +27,7 @@ pub struct ConfigError {
 impl ConfigError {
     /// File, line and key, as compilers write them.
     fn place(&self) -> String {
-        let mut place = self.file.display().to_string();
+        let mut place = visible(&self.file.display().to_string(), usize::MAX);
         if let Some(line) = self.line {
             place += &format!(":{line}");
         }
@@ -38,7 +40,13 @@ impl ConfigError {
 
 /// Keeps the lines of a longer text below each other.
 fn indented(text: &str) -> String {
-    text.replace('\n', "\n         ")
+    legible(text).replace('\n', "\n         ")
+}
+
+/// A text of some lines, in which what it quotes of the configuration, such as a path, cannot control a terminal.
+pub(super) fn legible(text: &str) -> String {
+    let lines: Vec<_> = text.lines().map(|line| visible(line, usize::MAX)).collect();
+    lines.join("\n")
 }
 
 /// Every mistake of a configuration, in the order of the file; at least one.
@@ -83,5 +91,27 @@ impl<'a> IntoIterator for &'a ConfigErrors {
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_quoted_cannot_control_a_terminal() {
+        let error = ConfigError {
+            file: "a\x1b[2J.toml".into(),
+            line: Some(3),
+            key: "client_auth.trust".to_owned(),
+            message: "there is no file pki/clien\ts.pem".to_owned(),
+            remedy: "correct the path:\n  pki/\u{202e}clients.pem".to_owned(),
+        };
+        let shown = ConfigErrors::new(vec![error]).to_string();
+        assert!(!shown.contains(['\t', '\x1b', '\u{202e}']), "{shown:?}");
+        assert!(
+            shown.contains("clien\\ts.pem\n  fix:   correct the path:\n           pki/\\u{202e}clients.pem"),
+            "{shown:?}"
+        );
     }
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::checked::Warning;
 use super::credentials::Credentials;
-use super::error::{ConfigError, ConfigErrors, START_ANEW};
+use super::error::{ConfigError, ConfigErrors, START_ANEW, legible};
 use super::file_states::Seen;
 use crate::model::names::printable;
 
@@ -173,7 +173,7 @@ impl Report {
 
     /// Notes what is allowed but probably not meant.
     pub(super) fn warn(&mut self, place: &Place, message: impl Into<String>) {
-        let warning = Warning { key: place.key.clone(), message: message.into() };
+        let warning = Warning { key: place.key.clone(), message: legible(&message.into()) };
         let entry = (place.line, warning);
         if !self.warnings.contains(&entry) {
             self.warnings.push(entry);
