@@ -71,7 +71,7 @@ fn is_local(bytes: &[u8]) {
         .headers
         .iter()
         .filter(|header| header.name.eq_ignore_ascii_case("host"))
-        .map(|header| String::from_utf8(header.value.to_vec()).unwrap())
+        .map(|header| String::from_utf8_lossy(header.value).into_owned())
         .collect();
     if let Some((scheme, rest)) = request.path.unwrap().split_once("://")
         && scheme.chars().all(|c| c.is_ascii_alphanumeric())
