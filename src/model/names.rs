@@ -168,7 +168,8 @@ impl fmt::Display for ServerNamePattern {
 /// Text that a stranger chose, made safe to print between quotes: control characters, quotes, backslashes, bidirectional
 /// marks and everything else that is not plainly visible are escaped, and at most `max` characters are kept.
 pub fn printable(text: &str, max: usize) -> String {
-    escape(text, max, |c| c != '"' && c != '\\')
+    // An ellipsis says that something was left out.
+    escape(text, max, |c| !matches!(c, '"' | '\\' | '…'))
 }
 
 /// Text of ours or of a library's, in which a stranger's may be quoted, made safe to print at the end of a line: as
@@ -192,7 +193,7 @@ fn escape(text: &str, max: usize, keep: impl Fn(char) -> bool) -> String {
             break;
         }
         match c {
-            ' '..='~' if keep(c) => out.push(c),
+            ' '..='~' | '…' if keep(c) => out.push(c),
             _ if c.is_alphanumeric() && !INVISIBLE.contains(&c) => out.push(c),
             _ => out.extend(c.escape_default()),
         }
