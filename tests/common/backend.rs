@@ -26,6 +26,15 @@ struct State {
     connections: Mutex<Vec<TcpStream>>,
 }
 
+/// Sends this to a service that echoes, and gets it back.
+#[track_caller]
+pub(crate) fn echoed(mut stream: &TcpStream, text: &[u8]) {
+    stream.write_all(text).unwrap();
+    let mut back = vec![0; text.len()];
+    stream.read_exact(&mut back).unwrap();
+    assert_eq!(back, text);
+}
+
 impl Backend {
     /// Sends back what it receives, and ends when the other side has ended.
     pub(crate) fn echo() -> Self {

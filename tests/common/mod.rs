@@ -14,6 +14,7 @@
 use std::time::Duration;
 
 pub(crate) mod backend;
+pub(crate) mod bundle;
 pub(crate) mod folders;
 pub(crate) mod gate;
 pub(crate) mod machine;

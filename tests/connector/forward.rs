@@ -27,8 +27,9 @@ use rustix::process::Signal;
 
 use crate::common::DEADLINE;
 use crate::common::backend::Backend;
+use crate::common::bundle::bundle_route;
 use crate::common::process::{run, run_with_input, wait_until};
-use crate::scene::{DEVICE, Running, Scene, bundle_route, doorward, noise, replace, route, write};
+use crate::scene::{DEVICE, Running, Scene, doorward, noise, replace, route, write};
 
 /// Starts `doorward forward` and waits until it listens; returns the addresses, in order.
 #[track_caller]

@@ -8,15 +8,16 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-use doorward::bundle::{Bundle, BundleKey, PlainKey};
+use doorward::bundle::Bundle;
 use rcgen::{KeyPair, SanType, SignatureAlgorithm};
 use tempfile::TempDir;
 
 use crate::common::backend::Backend;
+use crate::common::bundle::bundle;
 use crate::common::gate::{Gate, LOCAL};
 use crate::common::pki::{Authority, Certified, TestPki};
 use crate::common::process::{Daemon, own_loopback, run_with_open_input, tool};
-use crate::scene::{DEVICE, Scene, bundle_route, doorward, noise, route, trust};
+use crate::scene::{DEVICE, Scene, doorward, noise, route};
 
 /// The server name of the route.
 pub(crate) const NAME: &str = "echo.home.example";
@@ -72,17 +73,7 @@ impl<'a> Case<'a> {
     }
 
     pub(crate) fn bundle(&self) -> Bundle {
-        Bundle {
-            home: doorward::model::names::ServerName::parse("home.example").unwrap(),
-            device: doorward::model::device_name::DeviceName::parse(DEVICE).unwrap(),
-            address: Some(self.server.ip().to_string()),
-            port: self.server.port(),
-            routes: vec![bundle_route("echo")],
-            trust: trust(&self.pki.servers),
-            chain: self.device.chain(),
-            key: BundleKey::Plain(PlainKey::new(self.device.key().secret_der())),
-            renewal: None,
-        }
+        bundle(self.pki, self.device, self.server, &["echo"])
     }
 
     pub(crate) fn connect(&self) -> Command {

@@ -1,13 +1,13 @@
 //! A laptop that sleeps and changes its network, in a network of the test's own: the gate's machine, where the test runs, and the laptop.
 
-use std::io::{Read, Write};
+use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::common::DEADLINE;
-use crate::common::backend::Backend;
+use crate::common::backend::{Backend, echoed};
 use crate::common::gate::{Gate, LOCAL};
 use crate::common::machine::{Machine, ip, leave_the_network};
 use crate::common::pki::TestPki;
@@ -66,14 +66,6 @@ fn forward(laptop: &Laptop, case: &Case<'_>) -> (Running, SocketAddr) {
     let errors = running.errors();
     let local = errors.lines().find_map(|line| line.strip_prefix("echo on ")?.parse().ok()).unwrap();
     (running, local)
-}
-
-#[track_caller]
-fn echoed(mut stream: &TcpStream, text: &[u8]) {
-    stream.write_all(text).unwrap();
-    let mut back = vec![0; text.len()];
-    stream.read_exact(&mut back).unwrap();
-    assert_eq!(back, text);
 }
 
 #[test]

@@ -6,10 +6,11 @@ use std::net::{Shutdown, TcpListener};
 use rcgen::CertificateParams;
 
 use crate::common::backend::{Backend, FullBacklog};
+use crate::common::bundle::bundle_route;
 use crate::common::gate::{Gate, LOCAL};
 use crate::common::pki::{Authority, Certified, days_from_now};
 use crate::common::process::{Finished, run, run_with_input, run_with_open_input};
-use crate::scene::{DEVICE, Running, Scene, bundle_route, doorward, route};
+use crate::scene::{DEVICE, Running, Scene, doorward, route};
 
 /// What `doorward connect` says to a user, without "error: ", and its exit code.
 #[track_caller]

@@ -8,18 +8,14 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use doorward::bundle::{Bundle, BundleKey, BundleRoute, PlainKey, Trust};
-use doorward::model::device_name::DeviceName;
-use doorward::model::names::{Name, ServerName, ServerNamePattern};
-use doorward::model::service::ServiceKind;
+use doorward::bundle::Bundle;
 use rcgen::{CertificateParams, SerialNumber};
 use rustix::process::{Pid, Signal, kill_process};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use tempfile::TempDir;
 
+use crate::common::bundle::bundle;
 use crate::common::gate::{Gate, LOCAL};
-use crate::common::pki::{Authority, Certified, TestPki};
+use crate::common::pki::{Certified, TestPki};
 use crate::common::process::wait_until;
 
 /// The device.
@@ -76,17 +72,8 @@ impl Scene {
     /// What the device is given.
     pub(crate) fn bundle(&self, certified: &Certified) -> Bundle {
         let names: Vec<&str> = self.routes.lines().filter_map(|line| line.strip_prefix("name = ")).collect();
-        Bundle {
-            home: ServerName::parse("home.example").unwrap(),
-            device: DeviceName::parse(DEVICE).unwrap(),
-            address: Some("127.0.0.1".to_owned()),
-            port: self.gate.address().port(),
-            routes: names.iter().map(|name| bundle_route(name.trim_matches('"'))).collect(),
-            trust: trust(&self.pki.servers),
-            chain: certified.chain(),
-            key: BundleKey::Plain(PlainKey::new(certified.key().secret_der())),
-            renewal: None,
-        }
+        let names: Vec<&str> = names.iter().map(|name| name.trim_matches('"')).collect();
+        bundle(&self.pki, certified, self.gate.address(), &names)
     }
 
     /// The device's file.
@@ -119,19 +106,6 @@ impl Scene {
 
 fn config(pki: &TestPki, routes: &str) -> String {
     format!("{LOCAL}\n[limits]\npenalties = \"off\"\n{}{routes}", pki.config())
-}
-
-/// Trust in one authority.
-pub(crate) fn trust(authority: &Authority) -> Trust {
-    Trust::Authorities(vec![CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()])
-}
-
-/// A route as a device knows it: its kind is that of its name.
-pub(crate) fn bundle_route(name: &str) -> BundleRoute {
-    let kinds = ServiceKind::WORDS;
-    let kind = kinds.iter().find(|(word, _)| *word == name).map_or(ServiceKind::Other, |(_, kind)| *kind);
-    let server_name = ServerNamePattern::parse(&format!("{name}.home.example")).unwrap();
-    BundleRoute { name: Name::parse(name).unwrap(), kind, server_name }
 }
 
 /// Replaces a file in one step, as `doorward renew` does.

@@ -1,7 +1,7 @@
 //! `doorward connect` and `doorward forward` in the last third of a certificate's life.
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader};
 use std::net::{Shutdown, TcpStream};
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -18,6 +18,7 @@ use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
 
 use crate::common::DEADLINE;
+use crate::common::backend::echoed;
 use crate::common::pki::{Authority, Certified, days_from_now};
 use crate::common::process::{after_script, mounting, run, run_with_input, wait_until};
 use crate::device::{User, house};
@@ -144,15 +145,6 @@ impl Drop for Forward {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Sends and gets it back.
-#[track_caller]
-fn echoed(mut stream: &TcpStream, text: &[u8]) {
-    stream.write_all(text).unwrap();
-    let mut back = vec![0; text.len()];
-    stream.read_exact(&mut back).unwrap();
-    assert_eq!(back, text);
 }
 
 #[test]

@@ -6,19 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use doorward::bundle::{Bundle, BundleKey, BundleRoute, PlainKey, Trust};
+use doorward::bundle::Bundle;
 use doorward::connector::homes::Homes;
 use doorward::connector::renew::Renewals;
-use doorward::model::device_name::DeviceName;
-use doorward::model::names::{Name, ServerName, ServerNamePattern};
-use doorward::model::service::ServiceKind;
+use doorward::model::names::ServerName;
 use doorward::pki::certs_only;
 use rcgen::{CertificateParams, KeyPair};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use tempfile::TempDir;
 
 use crate::common::backend::Backend;
+use crate::common::bundle::bundle;
 use crate::common::pki::{Authority, Certified, TestPki, days_from_now};
 use crate::common::tls_backend;
 use crate::house::RENEW;
@@ -71,21 +68,8 @@ impl Scene {
         let (folder, key) = (tempfile::tempdir().unwrap(), KeyPair::generate().unwrap());
         let homes = Homes::at(folder.path().join("homes"));
         let certified = pki.clients.issue_for_key(params(-80, 20), copy(&key));
-        let bundle = Bundle {
-            home: ServerName::parse("home.example").unwrap(),
-            device: DeviceName::parse("alice-laptop").unwrap(),
-            address: Some("127.0.0.1".to_owned()),
-            port: gate.address().port(),
-            routes: vec![BundleRoute {
-                name: Name::parse("nas").unwrap(),
-                kind: ServiceKind::Other,
-                server_name: ServerNamePattern::parse("nas.home.example").unwrap(),
-            }],
-            trust: Trust::Authorities(vec![CertificateDer::from_pem_slice(pki.servers.pem().as_bytes()).unwrap()]),
-            chain: certified.chain(),
-            key: BundleKey::Plain(PlainKey::new(certified.key().secret_der())),
-            renewal: Some(ServerName::parse(RENEW).unwrap()),
-        };
+        let renewal = Some(ServerName::parse(RENEW).unwrap());
+        let bundle = Bundle { renewal, ..bundle(&pki, &certified, gate.address(), &["nas"]) };
         homes.keep("home.example", &bundle).unwrap();
         Self { _gate: gate, pki, script, folder, key: key.serialize_pem(), homes }
     }

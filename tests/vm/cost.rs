@@ -81,7 +81,7 @@ fn limit(kernel: &str, path: &str, direction: &str) -> u64 {
 }
 
 #[test]
-#[ignore = "counts instructions, which needs the emulator of tests/vm/run.sh"]
+#[ignore = "counts instructions, which needs an emulated processor: \"tests/all cost\" runs it"]
 fn instructions_per_byte_stay_below_their_limits() {
     let kernel = std::env::var("DOORWARD_VM_KERNEL").expect("tests/vm/run.sh sets the name of the kernel");
     let pki = TestPki::new();

@@ -6,14 +6,9 @@ use std::net::SocketAddrV4;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use doorward::bundle::{Bundle, BundleKey, BundleRoute, PlainKey, Trust};
-use doorward::model::device_name::DeviceName;
-use doorward::model::names::{Name, ServerName, ServerNamePattern};
-use doorward::model::service::ServiceKind;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use tokio::time::Instant;
 
+use crate::common::bundle::bundle;
 use crate::common::gate::{Gate, LOCAL};
 use crate::common::pki::TestPki;
 use crate::common::process::{Daemon, own_loopback, run, run_with_input, tool};
@@ -65,7 +60,7 @@ fn noise() -> Vec<u8> {
 }
 
 #[test]
-#[ignore = "needs cifs.ko: VM_ONLY=cifs tests/vm/run.sh"]
+#[ignore = "needs a kernel with cifs.ko: \"tests/all cifs\" runs it in virtual machines"]
 fn share_is_mounted_with_the_line_of_forward() {
     let folder = tempfile::tempdir().unwrap();
     let address = SocketAddrV4::new(own_loopback(), 4450);
@@ -76,21 +71,7 @@ fn share_is_mounted_with_the_line_of_forward() {
         pki.config()
     ));
     let device = pki.client("alice-laptop");
-    let bundle = Bundle {
-        home: ServerName::parse("home.example").unwrap(),
-        device: DeviceName::parse("alice-laptop").unwrap(),
-        address: Some("127.0.0.1".to_owned()),
-        port: gate.address().port(),
-        routes: vec![BundleRoute {
-            name: Name::parse("smb").unwrap(),
-            kind: ServiceKind::Smb,
-            server_name: ServerNamePattern::parse("smb.home.example").unwrap(),
-        }],
-        trust: Trust::Authorities(vec![CertificateDer::from_pem_slice(pki.servers.pem().as_bytes()).unwrap()]),
-        chain: device.chain(),
-        key: BundleKey::Plain(PlainKey::new(device.key().secret_der())),
-        renewal: None,
-    };
+    let bundle = bundle(&pki, &device, gate.address(), &["smb"]);
     let file = folder.path().join("alice-laptop.doorward");
     fs::write(&file, bundle.to_text()).unwrap();
     let (mut forward, hint) = forward(&file);

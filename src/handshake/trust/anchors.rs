@@ -103,10 +103,9 @@ impl Anchors {
         name
     }
 
-    /// The authority with this key that vouches for devices itself.
-    pub(super) fn of_key(&self, digest: &Sha256) -> Option<&Anchor> {
-        let all = self.authorities.values().flatten();
-        all.into_iter().find(|anchor| !anchor.renews && Sha256::of(&anchor.key) == *digest)
+    /// The authority with this certificate (SHA-256) that vouches for devices itself.
+    pub(super) fn of_certificate(&self, digest: &Sha256) -> Option<&Anchor> {
+        self.authorities.values().flatten().find(|anchor| !anchor.renews && anchor.certificate == *digest)
     }
 
     pub(super) fn is_empty(&self) -> bool {

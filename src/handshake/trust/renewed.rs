@@ -53,7 +53,9 @@ pub(super) fn judge(
     })?;
     let known = trust.origins.get(&origin.fingerprint).filter(|known| known.serial == origin.serial);
     let known = known.ok_or_else(|| fault(RenewedFault::NotInInventory))?;
-    let authority = anchors.of_key(&origin.authority).filter(|anchor| anchor.certificate == known.authority);
+    // Its certificate may have been renewed, so that several in `trust` have this key.
+    let authority =
+        anchors.of_certificate(&known.authority).filter(|anchor| Sha256::of(&anchor.key) == origin.authority);
     let authority = authority.ok_or_else(|| fault(RenewedFault::OtherAuthority))?;
     if Sha256::of(leaf.key) != known.spki {
         return Err(fault(RenewedFault::OtherKey));

@@ -119,6 +119,24 @@ fn authorities_of_one_name_are_not_confused() {
     scene.refuses("revoked", Reason::Revoked, &certificate, &[]);
 }
 
+/// The certificate of an authority may be renewed with its key, and both are trusted for a while.
+#[test]
+fn authority_with_two_certificates_is_found() {
+    let (devices, key) = (Ca::new("devices"), key());
+    let copy = KeyPair::try_from(devices.issuer.key().serialize_der()).expect("a key");
+    let newer = authority_params("devices");
+    let newer = newer.self_signed(&copy).expect("a certificate").der().clone();
+    let mut renewals = Renewals::new("renewals");
+    let (_, origin) = renewals.original(&devices, 7, &key);
+    let renewed = renewals.renew(&origin, &key);
+    for trust in [[&devices.certificate, &newer], [&newer, &devices.certificate]] {
+        renewals.scene(&trust, vec![]).admits("renewed", &renewed, &[]);
+        let lists = vec![devices.list(&[7], 9, None)];
+        renewals.scene(&trust, lists).refuses("revoked", Reason::Revoked, &renewed, &[]);
+    }
+    renewals.scene(&[&newer], vec![]).refuses("not the one", Reason::CertificateInvalid, &renewed, &[]);
+}
+
 #[test]
 fn renewing_authority_vouches_for_nothing_else() {
     let (devices, thief, key) = (Ca::new("devices"), key(), key());
