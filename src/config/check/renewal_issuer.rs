@@ -11,7 +11,7 @@ use rustls::pki_types::pem::SectionKind;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{date, now, scalar};
-use crate::config::checked::{Config, RenewalIssuer, RouteMode};
+use crate::config::checked::{Config, RenewalIssuer, RouteMode, SandboxMode};
 use crate::config::credentials::credential_name;
 use crate::config::files::{self, NamedFile, Pem, Wanted};
 use crate::config::folders;
@@ -211,6 +211,13 @@ pub(super) fn relations(config: &Config, raw: &Raw, report: &mut Report) {
                 folder.display()
             ),
             "move the key to a folder of its own, as in key = \"/var/lib/doorward-issuer/renewals-key.pem\"",
+        );
+    }
+    if config.sandbox == SandboxMode::Off {
+        report.warn(
+            &place.child("key"),
+            "with mode = \"off\" under [sandbox], nothing keeps the gate, which speaks to strangers, from this key; write \
+             mode = \"auto\", or \"require\"",
         );
     }
     if let Some(inventory) = &config.metrics.inventory

@@ -3,7 +3,8 @@
 use std::fs;
 
 use super::{gets_in, house, house_with, issuer, outcomes, ready, renewed};
-use crate::common::process::wait_until;
+use crate::common::backend::Backend;
+use crate::common::process::{run, wait_until};
 use crate::house::{House, config};
 
 #[test]
@@ -82,4 +83,20 @@ fn wrong_key_or_one_that_the_gate_could_read_renews_nothing() {
     assert_eq!(house.send("alice-laptop", &house.request("devices/alice-laptop-key.pem")).status, 202);
     house.ca(&["approve", "alice-laptop"]).success();
     assert_eq!(house.send("alice-laptop", &house.request("devices/alice-laptop-key.pem")).status, 200);
+}
+
+/// The key is not the gate's to read, and without a sandbox nothing sees to that.
+#[test]
+fn check_warns_of_a_gate_without_a_sandbox_beside_the_key() {
+    let home = super::home(&["alice-laptop"], 10);
+    let warning = "warning: renewal.issuer.key: with mode = \"off\" under [sandbox], nothing keeps the gate";
+    let nas = Backend::echo();
+    for (mode, warned) in [("off", true), ("auto", false)] {
+        let sandbox = format!("[sandbox]\nmode = \"{mode}\"\n");
+        let file = home.path(&format!("{mode}/doorward.toml"));
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, config(&home, &nas, &format!("{}{sandbox}", issuer(&home, "")))).unwrap();
+        let said = run(home.doorward().args(["check", "--config"]).arg(&file)).success();
+        assert_eq!(said.stderr.contains(warning), warned, "{said}");
+    }
 }
