@@ -198,25 +198,47 @@ impl<'a> Registrar<'a> {
         Ok(signed(&header, &jwk(&self.key), |text| hmac::sign(&mac, text).as_ref().to_vec()))
     }
 
-    /// Posts to newAccount.
+    /// Posts to newAccount, as often as the library does with a nonce that the server does not know, so that an account
+    /// costs no more attempts than an order.
     async fn post(&self, payload: &Value) -> Result<Response<Bytes>, AcmeError> {
         problem::with_nonces(async || {
-            let url = &self.directory.new_account;
-            let nonce = ask(self.client, Method::HEAD, &self.directory.new_nonce, None).await?;
-            let nonce = nonce.headers().get("Replay-Nonce").and_then(|nonce| nonce.to_str().ok());
-            let nonce = nonce.ok_or("the server gives no nonce")?;
-            let header = json!({ "alg": "ES256", "jwk": jwk(&self.key), "nonce": nonce, "url": url });
-            let random = SystemRandom::new();
-            let signature = |text: &[u8]| self.key.sign(&random, text).map(|signature| signature.as_ref().to_vec());
-            let body = try_signed(&header, payload, signature).map_err(|_| AcmeError::Crypto)?;
-            let answer = ask(self.client, Method::POST, url, Some(&body)).await?;
-            if answer.status().is_success() {
-                return Ok(answer);
+            let mut nonce = None;
+            let mut tries = 1;
+            loop {
+                let answer = self.try_post(nonce, payload).await?;
+                if answer.status().is_success() {
+                    return Ok(answer);
+                }
+                let problem = serde_json::from_slice::<Problem>(answer.body())?;
+                if tries == problem::LIBRARY_TRIES || !problem::is_bad_nonce(&problem) {
+                    return Err(problem.into());
+                }
+                // The answer has the next one (RFC 8555 section 6.5).
+                nonce = nonce_of(&answer);
+                tries += 1;
             }
-            Err(serde_json::from_slice::<Problem>(answer.body())?.into())
         })
         .await
     }
+
+    /// Posts to newAccount once, with this nonce or a new one.
+    async fn try_post(&self, nonce: Option<String>, payload: &Value) -> Result<Response<Bytes>, AcmeError> {
+        let nonce = match nonce {
+            Some(nonce) => nonce,
+            None => nonce_of(&ask(self.client, Method::HEAD, &self.directory.new_nonce, None).await?)
+                .ok_or("the server gives no nonce")?,
+        };
+        let url = &self.directory.new_account;
+        let header = json!({ "alg": "ES256", "jwk": jwk(&self.key), "nonce": nonce, "url": url });
+        let random = SystemRandom::new();
+        let signature = |text: &[u8]| self.key.sign(&random, text).map(|signature| signature.as_ref().to_vec());
+        let body = try_signed(&header, payload, signature).map_err(|_| AcmeError::Crypto)?;
+        ask(self.client, Method::POST, url, Some(&body)).await
+    }
+}
+
+fn nonce_of(answer: &Response<Bytes>) -> Option<String> {
+    Some(answer.headers().get("Replay-Nonce")?.to_str().ok()?.to_owned())
 }
 
 fn parsed(pkcs8: &[u8]) -> Result<EcdsaKeyPair, Failed> {

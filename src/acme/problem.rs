@@ -11,8 +11,10 @@ use super::wanted::Failed;
 /// What the kinds of problems begin with (RFC 8555 section 6.7).
 pub(super) const PREFIX: &str = "urn:ietf:params:acme:error:";
 
-/// How often a request is repeated that had a nonce the server no longer knows. The library repeats it twice itself.
+/// How often a request is sent whose nonce the server does not know: so many rounds, with a pause between them.
 const NONCES: u32 = 40;
+/// How often the library sends such a request in each round.
+pub(super) const LIBRARY_TRIES: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
@@ -24,13 +26,17 @@ pub(super) async fn with_nonces<T>(mut request: impl AsyncFnMut() -> Result<T, A
     let mut pause = FIRST_PAUSE;
     for _ in 1..NONCES {
         match request().await {
-            Err(AcmeError::Api(problem)) if kind(&problem) == Some("badNonce") => {}
+            Err(AcmeError::Api(problem)) if is_bad_nonce(&problem) => {}
             other => return other,
         }
         tokio::time::sleep(pause).await;
         pause = (2 * pause).min(LONGEST_PAUSE);
     }
     request().await
+}
+
+pub(super) fn is_bad_nonce(problem: &Problem) -> bool {
+    kind(problem) == Some("badNonce")
 }
 
 /// Why an attempt has failed. Asked of `client` right after its answer: how long it has asked to wait.

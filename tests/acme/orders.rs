@@ -44,6 +44,38 @@ fn nine_of_ten_nonces_are_rejected() {
 }
 
 #[test]
+fn account_is_found_after_as_many_rejected_nonces_as_an_order() {
+    let home = Home::new();
+    let rejected = || Answer::problem(400, "badNonce", "another server answers");
+    home.relay.rule(move |asked, number| match asked.kind.as_str() {
+        "/sign-me-up" if number < 90 => Fate::Instead(rejected()),
+        _ => Fate::Pass,
+    });
+    home.order();
+    assert_eq!(home.pebble.accounts(), 1);
+}
+
+/// RFC 8555 section 6.5: the answer has a nonce that the server takes.
+#[test]
+fn nonce_of_the_answer_is_used_next() {
+    let home = Home::new();
+    home.relay.rule(|asked, number| match asked.kind.as_str() {
+        "/sign-me-up" if number < 2 => Fate::Change(Box::new(|answer| Answer {
+            headers: answer.headers,
+            ..Answer::problem(400, "badNonce", "another server answers")
+        })),
+        NEW_ORDER => Fate::Instead(Answer::problem(503, "serverInternal", "maintenance")),
+        _ => Fate::Pass,
+    });
+    home.fails();
+    // One to find the account, one to make it, and none for what was asked again.
+    let asked = home.relay.asked();
+    let kinds: Vec<&str> = asked.iter().map(|asked| asked.kind.as_str()).collect();
+    let account = ["/dir", "/nonce-plz", "/sign-me-up", "/sign-me-up", "/sign-me-up", "/nonce-plz", "/sign-me-up"];
+    assert_eq!(kinds[..account.len()], account);
+}
+
+#[test]
 fn valid_authorizations_are_used_again() {
     let home = Home::with(&Settings { validates: false, reused_authorizations: 100, ..Settings::default() });
     home.order();
