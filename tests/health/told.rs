@@ -1,11 +1,13 @@
 //! What the metrics, `status`, the page, the log and messages say about checks.
 
+use std::process::Command;
+
 use serde_json::Value;
 
 use crate::client::{Client, client};
 use crate::common::gate::Gate;
 use crate::common::pki::TestPki;
-use crate::common::process::wait_until;
+use crate::common::process::{run, wait_until};
 use crate::home::House;
 use crate::receiver::Receiver;
 use crate::service::{Service, keys};
@@ -108,6 +110,29 @@ fn unhealthy_backend_is_told_everywhere_with_the_reason() {
     service.pass(true);
     gate.wait_for_line("it is healthy again", |line| line["event"] == "backend_healthy");
     assert_eq!(finding(&status(&gate)), None);
+}
+
+#[test]
+fn check_warns_once_of_a_backend_that_is_dialled_in_vain() {
+    let pki = TestPki::new();
+    let refusing = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let refusing_address = refusing.local_addr().unwrap().to_string();
+    drop(refusing);
+    let plain = Service::new(true);
+    let tls = format!("{}\nbackend_tls = {{ trust = \"system\", server_name = \"nas.home.example\" }}", keys(1, 1));
+    let house = House::new(&pki)
+        .route_with("closed", &[&refusing_address], &keys(1, 1))
+        .route_with("unresolved", &["no-such-host.invalid:80"], &keys(1, 1))
+        .route_with("without-tls", &[&plain.address()], &tls);
+    let file = pki.write("doorward.toml", &house.config());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+    let checked = run(command.args(["check", "--connect", "--config"]).arg(file)).success();
+    for route in ["closed", "unresolved", "without-tls"] {
+        let warnings = checked.stderr.lines().filter(|line| line.contains(&format!("warning: route {route:?}")));
+        assert_eq!(warnings.count(), 1, "{route}: {}", checked.stderr);
+    }
+    let rows = String::from_utf8(checked.stdout).unwrap();
+    assert_eq!(rows.matches("; its health check fails: ").count(), 3, "{rows}");
 }
 
 #[test]

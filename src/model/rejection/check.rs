@@ -71,6 +71,22 @@ pub enum CheckFailure {
     BackendTls(Box<BackendTlsFault>),
 }
 
+impl CheckFailure {
+    /// The backend was not reached, or not by TLS as `backend_tls` asks for it: any connection to it would have failed.
+    pub fn is_dialling(&self) -> bool {
+        match self {
+            Self::NotAccepted
+            | Self::NotReached(_)
+            | Self::Unresolved(_)
+            | Self::Tls(_)
+            | Self::BackendTls(_)
+            | Self::Silent { expected: None, .. }
+            | Self::Closed { expected: None, .. } => true,
+            Self::Silent { .. } | Self::Closed { .. } | Self::Answered { .. } => false,
+        }
+    }
+}
+
 /// The first line of what a backend answered, or should have, escaped and cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer(Box<str>);
