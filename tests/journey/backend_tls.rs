@@ -22,7 +22,7 @@ use crate::client::{Client, End, VERSIONS, client, reset};
 use crate::common::backend::Backend;
 use crate::common::gate::Gate;
 use crate::common::pki::{Certified, TestPki, days_from_now};
-use crate::common::process::{Finished, own_loopback, run, wait_until};
+use crate::common::process::{Finished, own_loopback, run};
 use crate::common::tls_backend::{NAME as BACKEND, certificate, echo, serve, server};
 use crate::home::{House, Watch};
 use crate::reasons::{ANY, NAME, refusal};
@@ -311,7 +311,8 @@ fn changed_trust_file_is_loaded_and_the_old_one_forgotten() {
     Client::admitted(gate.address(), &good, NAME).unwrap();
     // Of another authority: what was accepted, and could be resumed, no longer is.
     certificate(&pki, "nas.pem");
-    wait_until("the new file counts", || Client::admitted(gate.address(), &good, NAME).is_err().then_some(()));
+    gate.wait_for_line("the new file counts", |line| line["event"] == "reloaded");
+    Client::admitted(gate.address(), &good, NAME).map(|_| ()).unwrap_err();
     gate.wait_for_line("the refusal", |line| line["reason"] == "tls" && line["stage"] == "backend");
 }
 
