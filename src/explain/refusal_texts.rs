@@ -232,7 +232,7 @@ pub fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
     // The names in a certificate that no authority in trust signed are the client's own words.
     let certificate = match shown {
         Some(shown) if !shown.anchored => format!(
-            "{source} showed a certificate that calls itself {name}, and no authority in trust is known to have signed it: it"
+            "{source} showed a certificate that calls itself {name}, and no authority in trust is known to have signed it. It"
         ),
         _ => format!("{name}'s certificate"),
     };

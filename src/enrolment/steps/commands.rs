@@ -66,6 +66,10 @@ impl Instructions {
                 word(self.device.as_str())
             );
         }
+        out.push_str(
+            "# On a Mac, openssl is LibreSSL, which knows neither -verify_quiet nor -verify_hostname. Use \"doorward join\" there, or\n\
+             # write $(brew --prefix openssl)/bin/openssl instead of openssl, after: brew install openssl\n",
+        );
         out.push_str(&self.ssh_host());
         out
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::fields::{Event, Verdict, stranger};
+use crate::model::text::counted;
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -24,7 +25,7 @@ impl fmt::Display for Event {
             Self::Ready => f.write_str("ready"),
             Self::Draining => f.write_str("draining: no new connections, open ones may end"),
             Self::Reloaded { cause, sessions_kept, sessions_cut, warnings, after_restart, gained, lost } => {
-                write!(f, "reloaded ({cause}): {sessions_kept} connections continue, {sessions_cut} are cut")?;
+                write!(f, "reloaded ({cause}): {} kept, {sessions_cut} cut", connections(*sessions_kept))?;
                 for (what, list) in [
                     ("may now", gained),
                     ("may no longer", lost),
@@ -45,11 +46,12 @@ impl fmt::Display for Event {
                     return write!(f, "reload_failed ({cause}), nothing has changed: {errors}");
                 }
                 let (in_force, cut) = (in_force.join(", "), sessions_cut.unwrap_or(0));
-                write!(f, "reload_failed ({cause}), but in force: {in_force} ({cut} connections are cut): {errors}")
+                let cut = connections(cut);
+                write!(f, "reload_failed ({cause}), but in force: {in_force} ({cut} cut): {errors}")
             }
             Self::RevocationList { issuer, number, sessions_cut, .. } => {
                 let number = number.as_deref().map(|number| format!(" number {number}")).unwrap_or_default();
-                write!(f, "revocation_list{number} of {issuer} was received: {sessions_cut} connections are cut")
+                write!(f, "revocation_list{number} of {issuer} was received: {} cut", connections(*sessions_cut))
             }
             Self::Upgraded { pid, version, sessions_kept, until } => write!(
                 f,
@@ -163,4 +165,8 @@ impl fmt::Display for Verdict<'_> {
         }
         Ok(())
     }
+}
+
+fn connections(count: usize) -> String {
+    counted(u64::try_from(count).unwrap_or(u64::MAX), "connection")
 }

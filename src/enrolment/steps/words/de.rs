@@ -87,7 +87,7 @@ pub(super) const WORDS: Words = Words {
 <p>oder mit dem Archiv, das nach seinem Passwort fragt:</p>
 <pre>{{curl_archive}}</pre>
 {{ssh}}"#,
-    ssh: "<p><b>ssh, sftp, scp, rsync</b>: Hängen Sie <code>{{ssh_file}}</code> an <code>~/.ssh/config</code> an:</p>",
+    ssh: "<p><b>ssh, sftp, scp, rsync</b>: Hängen Sie <code>{{ssh_file}}</code> an <code>~/.ssh/config</code> an. Auf dem Mac ist <code>openssl</code> LibreSSL, das nicht alle diese Optionen kennt: Nehmen Sie dort <code>doorward join</code> oder OpenSSL von Homebrew.</p>",
     take: "Laden Sie {{link}}.",
     get: "{{file}} laden",
     open: "Öffnen Sie {{urls}}.",

@@ -87,7 +87,7 @@ pub(super) const WORDS: Words = Words {
 <p>or with the archive, which asks for its password:</p>
 <pre>{{curl_archive}}</pre>
 {{ssh}}"#,
-    ssh: "<p><b>ssh, sftp, scp, rsync</b>: append <code>{{ssh_file}}</code> to <code>~/.ssh/config</code>:</p>",
+    ssh: "<p><b>ssh, sftp, scp, rsync</b>: append <code>{{ssh_file}}</code> to <code>~/.ssh/config</code>. On a Mac, <code>openssl</code> is LibreSSL, which does not know all of these options: use <code>doorward join</code> there, or OpenSSL of Homebrew.</p>",
     take: "Take {{link}}.",
     get: "Get {{file}}",
     open: "Open {{urls}}.",

@@ -87,7 +87,7 @@ pub(super) const WORDS: Words = Words {
 <p>或使用证书文件，它会询问密码：</p>
 <pre>{{curl_archive}}</pre>
 {{ssh}}"#,
-    ssh: "<p><b>ssh、sftp、scp、rsync</b>：把 <code>{{ssh_file}}</code> 的内容追加到 <code>~/.ssh/config</code>：</p>",
+    ssh: "<p><b>ssh、sftp、scp、rsync</b>：把 <code>{{ssh_file}}</code> 的内容追加到 <code>~/.ssh/config</code>。在 Mac 上，<code>openssl</code> 是 LibreSSL，不支持其中的部分选项：请改用 <code>doorward join</code>，或 Homebrew 的 OpenSSL。</p>",
     take: "请下载 {{link}}。",
     get: "下载 {{file}}",
     open: "打开 {{urls}}。",
