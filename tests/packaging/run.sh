@@ -20,7 +20,8 @@ debs_are_built=no
 build_debs() {
   [ "$debs_are_built" = no ] || return 0
   built deb
-  built repacked 9.0-1 "$out/upgrade"
+  # Quick, and not among the packages for users.
+  packaging/release repacked 9.0-1 "$out/upgrade"
   debs_are_built=yes
 }
 
