@@ -18,6 +18,7 @@ mod hostile;
 mod last_third;
 mod refused;
 mod token;
+mod token_due;
 mod too_late;
 mod unattended;
 mod wrong_answers;
