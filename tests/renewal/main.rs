@@ -13,10 +13,12 @@ mod home;
 mod house;
 
 mod approved;
+mod clients;
 mod device;
 mod hostile;
 mod last_third;
 mod refused;
+mod slow;
 mod token;
 mod token_due;
 mod too_late;
