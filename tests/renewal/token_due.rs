@@ -1,12 +1,16 @@
 //! `doorward connect` and `doorward forward` in the last third of a certificate's life, with a key in a token.
 
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use doorward::bundle::{Bundle, BundleKey};
 
 use crate::common::backend::echoed;
 use crate::common::pki::days_from_now;
+use crate::common::process::wait_until;
 use crate::last_third::{Forward, aged, with_certificate_in};
 use crate::token::Tokened;
 
@@ -22,9 +26,24 @@ impl Tokened {
         Forward::of(self.doorward(&["forward", "nas=0"]))
     }
 
+    /// When the last attempt began.
+    fn note(&self) -> PathBuf {
+        self.folder().join("nas.home.example.asked")
+    }
+
     /// As if the last attempt were two hours ago.
     fn hours_later(&self) {
-        aged(&self.folder().join("nas.home.example.asked"));
+        aged(&self.note());
+    }
+
+    /// An attempt begins: two hours later, at the next use. Attempts follow each other.
+    fn looks(&self, forward: &Forward) {
+        self.hours_later();
+        drop(forward.dial());
+        wait_until("an attempt begins", || {
+            let since = fs::metadata(self.note()).unwrap().modified().unwrap().elapsed().unwrap_or_default();
+            (since < Duration::from_secs(3600)).then_some(())
+        });
     }
 }
 
@@ -75,8 +94,7 @@ fn token_that_is_away_gives_one_reminder_and_cuts_nothing() {
     echo(&mut open, b"before");
     tokened.token.set("gone", true);
     for _ in 0..2 {
-        tokened.hours_later();
-        drop(forward.dial());
+        tokened.looks(&forward);
         forward.wait_for("the token \"alice\" was removed");
         forward.wait_for(&format!("expires on {}, and is not renewed: the token", days_from_now(20).date()));
         echo(&mut open, b"still");
@@ -84,7 +102,6 @@ fn token_that_is_away_gives_one_reminder_and_cuts_nothing() {
     tokened.token.set("gone", false);
     tokened.house.ca(&["approve", "--all"]).success();
     tokened.hours_later();
-    // Looks follow each other: the two before are over.
     echoed(&forward.dial(), b"again");
     forward.wait_for("is renewed, valid until 2");
     assert_eq!(forward.said().matches("and is not renewed").count(), 1, "{}", forward.said());
@@ -101,14 +118,12 @@ fn token_that_is_locked_gives_one_reminder_and_is_not_tried() {
     let logins = tokened.token.count("logins");
     // Plugged in again after other programs have locked it.
     tokened.token.set("gone", true);
-    tokened.hours_later();
-    drop(forward.dial());
+    tokened.looks(&forward);
     forward.wait_for("and is not renewed: the token \"alice\" was removed");
     tokened.token.set("locked", true);
     tokened.token.set("gone", false);
     for _ in 0..2 {
-        tokened.hours_later();
-        drop(forward.dial());
+        tokened.looks(&forward);
         forward.wait_for("and is not renewed: the PIN of the token \"alice\" is locked");
         echo(&mut open, b"still");
     }
@@ -129,7 +144,7 @@ fn token_without_its_pin_gives_a_reminder_in_the_last_two_weeks() {
         let tokened = due(days);
         let bundle = Bundle::parse(&tokened.text()).unwrap();
         let bundle = Bundle { key: BundleKey::Token(tokened.token.uri_without_pin()), ..bundle };
-        std::fs::write(tokened.file(), bundle.to_text()).unwrap();
+        fs::write(tokened.file(), bundle.to_text()).unwrap();
         let looked = looked(&tokened);
         let reminder = "its key is in a token: doorward renew nas.home.example";
         assert_eq!(looked.len(), usize::from(reminds), "{looked:?}");
