@@ -21,7 +21,7 @@ use time::OffsetDateTime;
 use tokio::task::spawn_blocking;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use self::http::{Answer, Asked, Request};
+use self::http::{Answer, Asked, Limit, Request};
 use super::dial::Endpoint;
 use super::fault::Failure;
 use super::homes::{Home, Homes, HomesError};
@@ -157,7 +157,8 @@ pub async fn renew(
     let service = Service::of(home, server_name)?;
     let tls = tls_of(bundle)?;
     let body = STANDARD.encode(&next.request);
-    let answer = service.ask(&tls, Request::post(SIMPLE_REENROLL, body)).await?;
+    let mut limit = Limit::new();
+    let answer = service.ask(&tls, Request::post(SIMPLE_REENROLL, body), &mut limit).await?;
     let answered = match answer {
         Answer { status: 200, body, .. } => body,
         Answer { status: 202, again, .. } => {
@@ -179,7 +180,7 @@ pub async fn renew(
     // Tried before the earlier one is given up.
     let renewed = Bundle { chain, key: next.key, ..bundle.clone() };
     let tls = tls_of(&renewed)?;
-    let tried = service.ask(&tls, Request::get(CACERTS)).await?;
+    let tried = service.ask(&tls, Request::get(CACERTS), &mut limit).await?;
     if tried.status != 200 {
         return Err(wrong(&format!(
             "the gate does not admit the new certificate: {}",
@@ -255,8 +256,8 @@ impl Service {
         Ok(Self { endpoint: Endpoint { host, port: bundle.port, server_name: tls_name }, facts })
     }
 
-    async fn ask(&self, tls: &Tls, request: Request) -> Result<Answer, RenewError> {
-        match http::ask(&self.endpoint, tls, request).await {
+    async fn ask(&self, tls: &Tls, request: Request, limit: &mut Limit) -> Result<Answer, RenewError> {
+        match http::ask(&self.endpoint, tls, request, limit).await {
             Asked::Answered(answer) => Ok(answer),
             Asked::Failed(failure) => {
                 let sentence = self.facts.sentence(&failure, OffsetDateTime::now_utc());

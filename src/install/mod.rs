@@ -9,6 +9,7 @@
 //! | the gate's key | `doorward` | 0400 | only the gate reads it; not the group, which may use the control socket |
 //! | the same with `--load-credential`, in `/etc/doorward/credentials` | root | 0600 | not even the gate's user reads the file |
 //! | the authorities' keys | the owner | 0600 | they stay in the owner's folder, which `/etc/doorward/authority` names |
+//! | the key of `[renewal] issuer`, in `/var/lib/doorward-issuer` | `doorward` | 0700, 0400 | the process beside the gate reads it; the sandbox keeps the gate out |
 //! | `/run/doorward/control.sock` | `doorward` | 0660 | the group `doorward` may ask and cut |
 //!
 //! Everything is a [`Step`] of a plan: `--dry-run` prints the steps that the real run prints and takes. Steps whose
@@ -21,6 +22,7 @@
 //! | `accounts`, `page` | users and groups; man pages and completions |
 //! | `step`, `system` | one step; what is there |
 //! | `service`, `credentials` | what the service needs for this configuration: ports, kernel TLS, keys that systemd hands over |
+//! | `issuer` | the key of the authority that renews certificates without the owner |
 //! | `starting` | how the gate comes to run what was installed |
 //! | `plan`, `removal` | the steps of an installation, and of its end |
 
@@ -28,6 +30,7 @@ mod accounts;
 mod credentials;
 mod gate_user;
 mod installed;
+mod issuer;
 mod page;
 mod plan;
 mod removal;
@@ -48,6 +51,9 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::config::ConfigErrors;
+
+/// The folder of the key that renews certificates without the owner. The gate itself must not read it, so nothing else is there.
+const ISSUER: &str = "/var/lib/doorward-issuer";
 
 /// The user that the gate runs as, and its group, which may use the control socket.
 const USER: &str = "doorward";

@@ -7,6 +7,7 @@ use rustls::pki_types::CertificateRevocationListDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::credentials::Keys;
+use super::issuer;
 use super::service;
 use super::source::{Kind, Named, Source, named_by_installed};
 use super::starting::{Changes, start};
@@ -249,7 +250,12 @@ fn configuration(wanted: &Wanted, system: &System, source: Option<&Source>, plan
         Some(keys) => keys.take_over(system, source, &text, &mut named, plan)?,
         None => (text, false),
     };
-    let files = gather(wanted, source, &named)?;
+    let mut files = gather(wanted, source, &named)?;
+    if let Some(key) = &named.issuer_key {
+        // The gate reads the folder that the rest is in.
+        files.remove(&issuer::own_key());
+        issuer::place(system, source, key, plan)?;
+    }
     place(system, source, files, plan)?;
     plan.add(Step::file(system, &Path::new(FOLDER).join(CONFIG), text, (Owner::Root, 0o644), "the configuration")?);
     for path in &named.outside {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::service;
 use super::step::Step;
 use super::system::System;
-use super::{CONFIG, Error, FOLDER, Installed, PAGES, PKI, PROGRAM, Plan, RECORD, UNIT_FILE, USER, read_error};
+use super::{CONFIG, Error, FOLDER, ISSUER, Installed, PAGES, PKI, PROGRAM, Plan, RECORD, UNIT_FILE, USER, read_error};
 
 /// What `systemctl enable` makes.
 const ENABLED: &str = "/etc/systemd/system/multi-user.target.wants/doorward.service";
@@ -84,6 +84,7 @@ pub fn removal(wanted: &Removal) -> Result<Plan, Error> {
     }
     plan.add(Step::remove_folder(&system, FOLDER, "the configuration and the gate's key")?);
     plan.add(Step::remove_folder(&system, STATE, "what the gate has kept")?);
+    plan.add(Step::remove_folder(&system, ISSUER, "the key of the renewal authority")?);
     let prefix = system.other_root().map(|root| root.display().to_string());
     let prefix: Vec<&str> = prefix.iter().flat_map(|root| ["--prefix", root]).collect();
     let (has_group, has_user) = (system.accounts.group(USER).is_some(), system.accounts.user(USER).is_some());

@@ -41,6 +41,8 @@ pub(super) struct Named {
     pub(super) server_keys: BTreeSet<PathBuf>,
     /// The ports that the gate listens on.
     pub(super) ports: BTreeSet<u16>,
+    /// The key of the authority that renews certificates without the owner.
+    pub(super) issuer_key: Option<PathBuf>,
     /// Whether the kernel encrypts.
     pub(super) kernel_tls: KernelTls,
 }
@@ -54,6 +56,7 @@ impl Named {
             outside: BTreeSet::new(),
             server_keys: BTreeSet::new(),
             ports: addresses.map(|address| address.port()).collect(),
+            issuer_key: None,
             kernel_tls: config.kernel_tls,
         };
         named.server_keys = config
@@ -80,6 +83,10 @@ impl Named {
         };
         if let Some(inventory) = &config.metrics.inventory {
             add(&inventory.file, Kind::Inventory)?;
+        }
+        if let Some(issuer) = config.renewal.as_ref().and_then(|renewal| renewal.issuer.as_ref()) {
+            add(&issuer.file, Kind::Public)?;
+            named.issuer_key = Some(issuer.key.clone());
         }
         // They hold secrets.
         config.notify.files.iter().try_for_each(|file| add(file, Kind::Key))?;

@@ -61,16 +61,16 @@ pub(super) async fn answer(
     match (request.uri().path(), request.method()) {
         (SIMPLE_REENROLL, &Method::POST) => reenroll(request, service, client, desk).await,
         (SIMPLE_REENROLL, _) => untold(only("POST")),
-        (CACERTS, &Method::GET) => untold(certificates(&service.authorities)),
-        (CACERTS, _) => untold(only("GET")),
+        (CACERTS, &Method::GET | &Method::HEAD) => untold(certificates(&service.authorities)),
+        (CACERTS, _) => untold(only("GET, HEAD")),
         _ => untold(reply(StatusCode::NOT_FOUND, TEXT, "this service renews certificates, and does nothing else\n")),
     }
 }
 
-/// Another method than this one.
-fn only(method: &'static str) -> Reply {
-    let mut reply = reply(StatusCode::METHOD_NOT_ALLOWED, TEXT, format!("send it as {method}\n"));
-    reply.headers_mut().insert(ALLOW, HeaderValue::from_static(method));
+/// Another method than these.
+fn only(methods: &'static str) -> Reply {
+    let mut reply = reply(StatusCode::METHOD_NOT_ALLOWED, TEXT, format!("allowed here: {methods}\n"));
+    reply.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
     reply
 }
 

@@ -13,6 +13,7 @@ mod receiver;
 
 mod handover;
 mod image;
+mod issuer;
 mod machine;
 mod notices;
 mod removal;

@@ -4,14 +4,15 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::net::{Shutdown, TcpStream};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use doorward::bundle::{Bundle, BundleKey, PlainKey};
 use doorward::model::identity::Sha256;
-use rcgen::{KeyPair, SerialNumber};
+use doorward::pki::Parts;
+use rcgen::{KeyPair, SerialNumber, SubjectPublicKeyInfo};
 use rustix::process::{Pid, Signal, kill_process};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -30,14 +31,23 @@ pub(crate) const DUE: [u8; 4] = [0x4a, 0x6f, 0x6e, 0x01];
 
 /// Gives the device another certificate with its key, as if it had been issued 80 days ago: the owner's inventory has it.
 pub(crate) fn with_certificate(house: &House, user: &User, from: i64, until: i64) {
+    with_certificate_in(house, &user.file(), from, until);
+}
+
+/// The same for the device whose home is in this file.
+pub(crate) fn with_certificate_in(house: &House, file: &Path, from: i64, until: i64) {
     let path = |file: &str| house.home.path(file);
-    let key = KeyPair::from_pem(&fs::read_to_string(path("devices/alice-laptop-key.pem")).unwrap()).unwrap();
+    // The key itself may be in a token.
+    let before = CertificateDer::from_pem_file(path("devices/alice-laptop.pem")).unwrap();
+    let key = SubjectPublicKeyInfo::from_der(Parts::read(&before).unwrap().key).unwrap();
     let mut params = Certified::for_clients("alice-laptop");
     (params.not_before, params.not_after) = (days_from_now(from), days_from_now(until));
     params.serial_number = Some(SerialNumber::from(DUE.to_vec()));
     let authority = Authority::read(&path("pki/clients.pem"), &path("pki/clients-key.pem"));
-    let certified = authority.issue_for_key(params, key);
-    let fingerprint = Sha256::of(&certified.chain()[0]).to_string();
+    let pem = authority.certify(params, &key);
+    let chain: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_slice_iter(pem.as_bytes()).map(|one| one.unwrap()).collect();
+    let fingerprint = Sha256::of(&chain[0]).to_string();
     let inventory = fs::read_to_string(path("pki/inventory.toml")).unwrap();
     let (before, entry) = inventory.split_once("name = \"alice-laptop\"").unwrap();
     let changed = entry.lines().map(|line| match line.split_once(" = ").map_or("", |(key, _)| key) {
@@ -49,10 +59,10 @@ pub(crate) fn with_certificate(house: &House, user: &User, from: i64, until: i64
     });
     let changed: Vec<String> = changed.collect();
     fs::write(path("pki/inventory.toml"), format!("{before}name = \"alice-laptop\"{}\n", changed.join("\n"))).unwrap();
-    fs::write(path("pki/issued/4a6f6e01.pem"), certified.chain_pem()).unwrap();
+    fs::write(path("pki/issued/4a6f6e01.pem"), pem).unwrap();
     assert_eq!(house.gate.hang_up()["event"], "reloaded");
-    let bundle = Bundle { chain: certified.chain(), ..Bundle::parse(&user.text()).unwrap() };
-    fs::write(user.file(), bundle.to_text()).unwrap();
+    let bundle = Bundle { chain, ..Bundle::parse(&fs::read_to_string(file).unwrap()).unwrap() };
+    fs::write(file, bundle.to_text()).unwrap();
 }
 
 /// A device in the last third of its certificate's life.
@@ -98,7 +108,7 @@ fn connect(user: &User) -> String {
 }
 
 /// A `doorward forward` of the route, with what it says.
-struct Forward {
+pub(crate) struct Forward {
     child: Child,
     local: String,
     said: Arc<Mutex<String>>,
@@ -106,7 +116,10 @@ struct Forward {
 
 impl Forward {
     fn start(user: &User) -> Self {
-        let mut command = user.doorward(&["forward", "nas=0"]);
+        Self::of(user.doorward(&["forward", "nas=0"]))
+    }
+
+    pub(crate) fn of(mut command: Command) -> Self {
         let mut child = command.env_remove("XDG_RUNTIME_DIR").stderr(Stdio::piped()).spawn().unwrap();
         let said = Arc::<Mutex<String>>::default();
         let (stderr, shared) = (BufReader::new(child.stderr.take().unwrap()), Arc::clone(&said));
@@ -121,16 +134,16 @@ impl Forward {
         forward
     }
 
-    fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     #[track_caller]
-    fn wait_for(&self, text: &str) {
+    pub(crate) fn wait_for(&self, text: &str) {
         wait_until(&format!("{text:?} is said"), || self.said().contains(text).then_some(()));
     }
 
-    fn dial(&self) -> TcpStream {
+    pub(crate) fn dial(&self) -> TcpStream {
         let stream = TcpStream::connect(&self.local).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream
@@ -223,7 +236,7 @@ fn certificate_that_is_not_due_is_left_alone() {
 }
 
 /// The command in a mount namespace whose folder of homes is prepared by a script; `$homes` is that folder.
-fn mounted(user: &User, script: &str, arguments: &[&str]) -> std::process::Command {
+fn mounted(user: &User, script: &str, arguments: &[&str]) -> Command {
     let script = format!("homes={:?}\n{script}", user.folder());
     let inside = user.doorward(arguments);
     let mut command = after_script(mounting(), &script, &inside);

@@ -13,11 +13,14 @@ mod home;
 mod house;
 
 mod approved;
+mod clients;
 mod device;
 mod hostile;
 mod last_third;
 mod refused;
+mod slow;
 mod token;
+mod token_due;
 mod too_late;
 mod unattended;
 mod wrong_answers;

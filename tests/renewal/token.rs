@@ -12,9 +12,9 @@ use crate::home::{Home, refused};
 use crate::house::{House, RENEW, config};
 
 /// A home, and a user with a token.
-struct Tokened {
-    house: House,
-    token: Token,
+pub(crate) struct Tokened {
+    pub(crate) house: House,
+    pub(crate) token: Token,
     user: tempfile::TempDir,
 }
 
@@ -50,7 +50,7 @@ impl Tokened {
         Self { house: House::at(home, ""), token, user }
     }
 
-    fn doorward(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn doorward(&self, arguments: &[&str]) -> Command {
         doorward(self.user.path(), &self.token, arguments)
     }
 
@@ -62,12 +62,20 @@ impl Tokened {
         self.house.home.ca(&[&["device", name, "--request", request], more].concat())
     }
 
-    fn text(&self) -> String {
-        fs::read_to_string(self.user.path().join("doorward/homes/nas.home.example.doorward")).unwrap()
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.user.path().join("doorward/homes")
+    }
+
+    pub(crate) fn file(&self) -> PathBuf {
+        self.folder().join("nas.home.example.doorward")
+    }
+
+    pub(crate) fn text(&self) -> String {
+        fs::read_to_string(self.file()).unwrap()
     }
 
     /// The way of a new device.
-    fn joined(kind: &str) -> Self {
+    pub(crate) fn joined(kind: &str) -> Self {
         // The gate knows it from its start on: only devices of the inventory renew.
         let tokened = Self::with(kind, |user, token, home| {
             let request = request(user, token, home);
@@ -84,7 +92,7 @@ impl Tokened {
         tokened
     }
 
-    fn connects(&self) {
+    pub(crate) fn connects(&self) {
         let back = run_with_input(&mut self.doorward(&["connect", "nas"]), b"through").success();
         assert_eq!(back.text(), "through");
     }

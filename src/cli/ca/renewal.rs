@@ -44,7 +44,8 @@ pub(super) fn run(args: &RenewalArgs) -> Result<(), CaError> {
     let key = format!("{PLACE}/{}", renewal::RENEWAL_AUTHORITY_KEY_FILE);
     let text = format!(
         "{certificate} is the certificate of an authority that renews your devices' certificates without you, until {until}.\n\
-         {file} is its key. It belongs on the gate's machine, in a folder that the gate itself does not read. As root there:\n\
+         {file} is its key. It belongs on the gate's machine, in a folder that the gate itself does not read. \
+         \"doorward install\" puts it there; or, as root there:\n\
          \x20 install -d -o doorward -m 700 {PLACE}\n\
          \x20 install -o doorward -m 600 {from} {PLACE}/\n\
          \x20 rm {from}\n\

@@ -142,6 +142,15 @@ fn key(text: &Text, report: &mut Report) -> Option<PathBuf> {
         report.error(&text.place, message, remedy);
         return None;
     }
+    if matches!(fs::metadata(&path), Err(error) if error.kind() == io::ErrorKind::NotFound) {
+        report.warn(
+            &text.place,
+            format!(
+                "{} does not exist, so no certificate is renewed without you; {MAKE}, and put the key there: doorward install",
+                path.display()
+            ),
+        );
+    }
     Some(path)
 }
 
@@ -151,6 +160,8 @@ fn unsafe_file(path: &Path) -> Option<Problem> {
         Ok(file) => file,
         // Another user than the gate's may not see it.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return None,
+        // The gate works without it, and "doorward install" puts it there.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => {
             return Some(Problem::new(format!("{} cannot be used: {error}", path.display()), MAKE));
         }

@@ -1,7 +1,9 @@
 //! One request to the service, on a connection of its own.
 
 use std::error::Error as _;
+use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -10,18 +12,47 @@ use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, RETRY_AFTER};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::connector::dial::{self, Endpoint};
-use crate::connector::fault::{Failure, Fault};
+use crate::connector::fault::{Failure, Fault, Unreached};
 use crate::connector::tls::Tls;
 
-/// For the whole of it.
+/// For all requests of a renewal together. The touch of a token has a limit of its own.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// For the last words of a connection that has done its work.
 const END: Duration = Duration::from_secs(1);
 /// The longest answer: a few certificates in base64.
 const ANSWER_MAX: usize = 128 * 1024;
+
+/// The time that is left to a gate for a renewal.
+pub(super) struct Limit {
+    left: Duration,
+    /// What has answered so far.
+    address: Option<SocketAddr>,
+}
+
+impl Limit {
+    pub(super) const fn new() -> Self {
+        Self { left: TIMEOUT, address: None }
+    }
+
+    /// Waits for as long as there is time left.
+    async fn wait<T>(&mut self, future: impl Future<Output = T>) -> Option<T> {
+        let begin = Instant::now();
+        let done = timeout(self.left, future).await;
+        self.left = self.left.saturating_sub(begin.elapsed());
+        done.ok()
+    }
+
+    /// That there is none left.
+    fn over(&self) -> Failure {
+        match self.address {
+            Some(address) => Failure::Gate { address, fault: Fault::Silent },
+            None => Failure::Unreached(Unreached::Timeout(Vec::new())),
+        }
+    }
+}
 
 /// What is asked.
 pub(super) struct Request {
@@ -57,22 +88,29 @@ impl Request {
     }
 }
 
-pub(super) async fn ask(endpoint: &Endpoint, tls: &Tls, request: Request) -> Asked {
-    let connected = match dial::connect(endpoint, tls).await {
-        Ok(connected) => connected,
-        Err(failure) => return Asked::Failed(failure),
+pub(super) async fn ask(endpoint: &Endpoint, tls: &Tls, request: Request, limit: &mut Limit) -> Asked {
+    let connecting = dial::connect(endpoint, tls);
+    let connected = match tls.token() {
+        Some(_) => Some(connecting.await),
+        None => limit.wait(connecting).await,
+    };
+    let connected = match connected {
+        Some(Ok(connected)) => connected,
+        Some(Err(failure)) => return Asked::Failed(failure),
+        None => return Asked::Failed(limit.over()),
     };
     let address = connected.address;
+    limit.address = Some(address);
     let failed = |fault| Asked::Failed(Failure::Gate { address, fault });
     let host = match endpoint.server_name.to_str() {
         name if endpoint.port == 443 => name.into_owned(),
         name => format!("{name}:{}", endpoint.port),
     };
-    match timeout(TIMEOUT, exchange(host, connected.stream, request)).await {
-        Ok(Ok(answer)) => Asked::Answered(answer),
-        Ok(Err(Broken::Io(error))) => failed(Fault::of(&error, tls)),
-        Ok(Err(Broken::Other(what))) => Asked::NotHttp(what),
-        Err(_) => failed(Fault::Silent),
+    match limit.wait(exchange(host, connected.stream, request)).await {
+        Some(Ok(answer)) => Asked::Answered(answer),
+        Some(Err(Broken::Io(error))) => failed(Fault::of(&error, tls)),
+        Some(Err(Broken::Other(what))) => Asked::NotHttp(what),
+        None => Asked::Failed(limit.over()),
     }
 }
 

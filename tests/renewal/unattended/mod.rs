@@ -1,6 +1,7 @@
 //! Certificates that are renewed without the owner, by the authority that is for that alone.
 
 mod device;
+mod fenced;
 mod forged;
 mod issued;
 mod left;
