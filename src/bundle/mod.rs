@@ -339,6 +339,15 @@ mod tests {
         assert!(error(&newer).contains("update doorward"), "{}", error(&newer));
         assert_eq!(Bundle::parse(&" ".repeat(BYTES_MAX + 1)), Err(BundleError::TooLarge));
         assert!(Bundle::parse(&"[".repeat(BYTES_MAX)).is_err());
+        for deep in ["a.", "{a=", "a={a=", "[[", "[a."] {
+            let deep = deep.repeat((BYTES_MAX - 100) / deep.len());
+            assert!(Bundle::parse(&format!("version = 1\n{deep}")).is_err());
+            assert!(Bundle::parse(&format!("version = 1\nx = {deep}")).is_err());
+        }
+        for (before, after) in [("", " = 1"), ("[", "]"), ("[[", "]]")] {
+            let key = "a.".repeat(BYTES_MAX / 2 - 100);
+            assert!(Bundle::parse(&format!("version = 1\n{before}{key}a{after}")).is_err());
+        }
         let text = bundle_with(plain).to_text();
         let routes = (0..300).map(|n| format!("{{ name = \"a\", kind = \"ssh\", server_name = \"a{n}.example\" }},"));
         let many = text.replace("routes = [", &format!("routes = [{}", routes.collect::<String>()));

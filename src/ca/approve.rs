@@ -14,6 +14,7 @@ use super::Error;
 use super::authority::certify_device;
 use super::inventory::{CertificateEntry, Inventory, Kind, Status, Store, now};
 use super::issue::copy;
+use super::renewal::RENEWAL_AUTHORITY_FILE;
 use super::signer::{self, PassphrasePrompt};
 use crate::model::device_name::DeviceName;
 use crate::model::identity::{Identity, Origin, Sha256};
@@ -53,17 +54,16 @@ pub struct Shown {
 }
 
 impl Shown {
-    /// One that the gate has stored: with its SHA-256, and perhaps the certificate itself, which counts as renewed if an authority has
-    /// signed it that `doorward ca renewal` has made here.
-    pub fn stored(inventory: &Inventory, fingerprint: &Sha256, certificate: Option<&CertificateDer<'_>>) -> Self {
-        let own: Vec<Option<Sha256>> =
-            inventory.authorities.iter().map(|authority| Sha256::parse(&authority.fingerprint)).collect();
+    /// One that the gate has stored: with its SHA-256, and perhaps the certificate itself, which counts as renewed if one of these
+    /// authorities has signed it.
+    pub fn stored(
+        renewing: &[CertificateDer<'_>],
+        fingerprint: &Sha256,
+        certificate: Option<&CertificateDer<'_>>,
+    ) -> Self {
         let renewed = certificate.filter(|der| Sha256::of(der) == *fingerprint).and_then(|der| {
             let (_, read) = X509Certificate::from_der(der).ok()?;
-            let known = inventory.known.iter().filter_map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).ok());
-            // What the owner's authorities sign is in the inventory itself.
-            let mut renewing = known.filter(|one| !own.contains(&Some(Sha256::of(one))));
-            renewing.any(|issuer| pki::has_signed(&issuer, &read)).then_some(())?;
+            renewing.iter().any(|issuer| pki::has_signed(issuer, &read)).then_some(())?;
             Some((origin::of(&Parts::read(der)?).ok()?, read.validity().not_after.timestamp()))
         });
         Self { fingerprint: *fingerprint, renewed }
@@ -87,6 +87,25 @@ impl Shown {
                 && serial.as_ref().is_none_or(|serial| entry.serial == *serial)
         })
     }
+}
+
+/// Every authority that `doorward ca renewal` has made here, also those that were replaced: what they have signed can be told.
+pub fn ever_renewing(inventory: &Inventory) -> Vec<CertificateDer<'static>> {
+    let own: Vec<Option<Sha256>> =
+        inventory.authorities.iter().map(|authority| Sha256::parse(&authority.fingerprint)).collect();
+    let known = inventory.known.iter().filter_map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).ok());
+    // What the owner's authorities sign is in the inventory itself.
+    known.filter(|one| !own.contains(&Some(Sha256::of(one)))).collect()
+}
+
+/// The one that counts: the last that was made, while it is valid. The key of one that was replaced may be in other hands. None if it cannot
+/// be read.
+pub fn renewing(store: &Store) -> Vec<CertificateDer<'static>> {
+    let current = store.certificate(RENEWAL_AUTHORITY_FILE).ok();
+    let is_valid =
+        |der: &CertificateDer<'_>| X509Certificate::from_der(der).is_ok_and(|(_, read)| read.validity().is_valid());
+    let current = current.filter(|der| is_valid(der) && ever_renewing(&store.inventory).contains(der));
+    current.into_iter().collect()
 }
 
 /// A device that asks, and what shows that it does.

@@ -109,13 +109,16 @@ pub(crate) fn renewed(names: &str, failed: u32, next: Option<String>) -> Text {
 pub(crate) fn renewal_requested(device: &str, same_key: bool, source: IpAddr) -> Text {
     let source = source.to_canonical();
     let key = if same_key { "the key that it has" } else { "a new key" };
-    let device_word = word(device);
+    let how = if same_key {
+        format!(" To issue the certificate: doorward ca approve {}", word(device))
+    } else {
+        // With the key that is to be compared, which the device shows as well.
+        String::new()
+    };
     Text {
         title: format!("{device} asks for its next certificate"),
         message: format!(
-            "{device} has sent a request from {source}, with {key}. To see it: doorward ca requests. To issue the certificate: \
-             doorward ca approve {device_word}{}",
-            if same_key { "" } else { " --new-key" }
+            "{device} has sent a request from {source}, with {key}. To see it: doorward ca requests.{how}"
         ),
         source: Some(source.to_string()),
         ..Text::default()

@@ -78,3 +78,55 @@ fn what_cannot_be_told_is_said_with_what_there_is() {
     assert!(matches!(error("sssh"), NotFound::Homes(_)));
     assert!(homes.find("photos").is_ok());
 }
+
+/// A file of a stranger that was joined: its names must not lead what the user means elsewhere.
+#[test]
+fn names_of_one_home_are_not_taken_over_by_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let homes = Homes::at(folder.path().join("homes"));
+    let own = Bundle {
+        routes: vec![
+            route("ssh", ServiceKind::Ssh, "box.home.example"),
+            route("lab", ServiceKind::Ssh, "*.lab.home.example"),
+            route("desk", ServiceKind::Ssh, "desk.home.example"),
+        ],
+        ..Issuer::new().bundle("laptop", -1, 9)
+    };
+    homes.keep("home.example", &own).unwrap();
+    let evil = Bundle {
+        home: ServerName::parse("evil.example").unwrap(),
+        routes: vec![
+            // What the route of the other home is called when it is told from this one.
+            route("ssh", ServiceKind::Ssh, "ssh.home.example"),
+            // More exact than its pattern.
+            route("a", ServiceKind::Ssh, "a.lab.home.example"),
+        ],
+        ..Issuer::new().bundle("laptop", -1, 9)
+    };
+    homes.keep("evil.example", &evil).unwrap();
+    for (wanted, expected) in [
+        ("ssh.home.example", vec!["box.home.example", "ssh.evil.example"]),
+        ("ssh", vec!["box.home.example", "ssh.evil.example"]),
+        ("a.lab.home.example", vec!["lab", "a"]),
+    ] {
+        match homes.find(wanted) {
+            Err(NotFound::Ambiguous { mut choices, .. }) => {
+                choices.sort_unstable();
+                let mut expected = expected;
+                expected.sort_unstable();
+                assert_eq!(choices, expected, "{wanted}");
+            }
+            Err(other) => panic!("{wanted}: {other}"),
+            Ok(target) => panic!("{wanted} leads to {} of {}", target.server_name, target.home.name),
+        }
+    }
+    let found = homes.find("box.home.example").unwrap();
+    assert_eq!((found.home.name.as_str(), found.server_name.as_str()), ("home.example", "box.home.example"));
+    assert_eq!(homes.find("desk").unwrap().home.name, "home.example");
+    assert_eq!(homes.find("ssh.evil.example").unwrap().home.name, "evil.example");
+    let wide = Bundle { routes: vec![route("any", ServiceKind::Ssh, "*.home.example")], ..evil };
+    homes.keep("wide", &wide).unwrap();
+    assert!(
+        matches!(homes.find("desk.home.example"), Err(NotFound::Ambiguous { choices, .. }) if choices == ["desk", "any"])
+    );
+}

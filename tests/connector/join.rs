@@ -4,14 +4,16 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use doorward::bundle::{Bundle, BundleKey};
+use doorward::bundle::{Bundle, BundleKey, Trust};
 use doorward::connector::homes::read_bundle;
+use doorward::model::names::ServerName;
+use doorward::model::service::ServiceKind;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
 
 use crate::common::process::run;
 use crate::common::terminal::on_a_terminal;
-use crate::people::{Issuer, Owner, User, day, mode};
+use crate::people::{Issuer, Owner, User, day, mode, route};
 
 #[test]
 fn joining_keeps_the_file_and_undo_leaves_nothing() {
@@ -124,15 +126,25 @@ fn file_of_a_stranger_does_not_take_over_a_home() {
     let own = user.given("own.doorward", &issuer.bundle("laptop", -40, 100));
     user.joins(&own, "", &[]).success();
     let before = fs::read(user.home_file("home.example")).unwrap();
-    let public = Bundle { trust: doorward::bundle::Trust::Public, ..issuer.bundle("laptop", -1, 500) };
+    let public = Bundle { trust: Trust::Public, ..issuer.bundle("laptop", -1, 500) };
     // Called otherwise, but with the same server names: `connect ssh.home.example` would mean it.
-    let renamed = Bundle {
-        home: doorward::model::names::ServerName::parse("other.example").unwrap(),
+    let renamed = Bundle { home: ServerName::parse("other.example").unwrap(), ..stranger.bundle("laptop", -1, 500) };
+    let other_named = |server_name: &str| Bundle {
+        home: ServerName::parse("other.example").unwrap(),
+        routes: vec![route("any", ServiceKind::Ssh, server_name)],
         ..stranger.bundle("laptop", -1, 500)
     };
+    // The authority of a home is no secret: every device has it.
+    let mut both = stranger.bundle("laptop", -1, 500);
+    if let (Trust::Authorities(theirs), Trust::Authorities(ours)) = (&mut both.trust, issuer.bundle("x", -1, 1).trust) {
+        theirs.extend(ours);
+    }
     for (bundle, said) in [
+        (both, "the file names another authority for the gate's certificate"),
         (stranger.bundle("laptop", -1, 500), "the file names another authority for the gate's certificate"),
         (public, "the file names another authority for the gate's certificate"),
+        (other_named("*.home.example"), "the file names another authority for the gate's certificate"),
+        (other_named("ssh.home.example"), "the file names another authority for the gate's certificate"),
         (renamed, "the file names another authority for the gate's certificate"),
         (issuer.bundle("phone", -1, 500), "this user has joined it as laptop"),
     ] {
@@ -155,12 +167,42 @@ fn file_of_a_stranger_does_not_take_over_a_home() {
 fn home_that_its_owner_calls_otherwise_is_the_same_home() {
     let (issuer, user) = (Issuer::new(), User::new());
     user.joins(&user.given("a.doorward", &issuer.bundle("laptop", -40, 100)), "", &["--as", "ours"]).success();
-    let newer = Bundle {
-        home: doorward::model::names::ServerName::parse("ssh.home.example").unwrap(),
-        ..issuer.bundle("laptop", -1, 500)
-    };
+    let newer = Bundle { home: ServerName::parse("ssh.home.example").unwrap(), ..issuer.bundle("laptop", -1, 500) };
     let replaced = user.joins(&user.given("b.doorward", &newer), "", &[]).success();
     assert!(replaced.stderr.starts_with("ours is replaced: "), "{replaced}");
     assert_eq!(read_bundle(&user.home_file("ours")).unwrap(), newer);
     assert!(!user.home_file("ssh.home.example").exists());
+}
+
+/// With a certificate of a public authority for a name of its own, any gate is trusted. So the names are what tells homes apart.
+#[test]
+fn names_of_a_stranger_do_not_take_over_a_home_with_a_public_certificate() {
+    let (issuer, stranger, user) = (Issuer::new(), Issuer::new(), User::new());
+    let public = |bundle: Bundle| Bundle { trust: Trust::Public, ..bundle };
+    user.joins(&user.given("own.doorward", &public(issuer.bundle("laptop", -40, 100))), "", &[]).success();
+    let before = fs::read(user.home_file("home.example")).unwrap();
+    let with = |server_name: &str| {
+        let routes = vec![route("ssh", ServiceKind::Ssh, server_name)];
+        public(Bundle { routes, ..stranger.bundle("laptop", -1, 500) })
+    };
+    let name = |text: &str| ServerName::parse(text).unwrap();
+    let renewal = Bundle { renewal: Some(name("renew.evil.example")), ..with("ssh.home.example") };
+    // Its own name for the home, and one of the names here.
+    let mut renamed = Bundle { home: name("evil.example"), ..with("ssh.home.example") };
+    renamed.routes.push(route("nas", ServiceKind::Http, "nas.evil.example"));
+    for bundle in
+        [with("ssh.evil.example"), with("*.evil.example"), with("xhome.example"), with("example"), renewal, renamed]
+    {
+        let refused = user.joins(&user.given("other.doorward", &bundle), "", &[]).failure();
+        assert_eq!(refused.status.code(), Some(7), "{refused}");
+        assert!(refused.stderr.contains("which is no name of the home here"), "{refused}");
+        assert_eq!(fs::read(user.home_file("home.example")).unwrap(), before);
+    }
+    // A new service of the home is none.
+    let mut more = public(issuer.bundle("laptop", -1, 500));
+    more.routes.push(route("nas", ServiceKind::Http, "nas.home.example"));
+    more.routes.push(route("lab", ServiceKind::Other, "*.lab.home.example"));
+    more.renewal = Some(name("renew.home.example"));
+    user.joins(&user.given("own.doorward", &more), "", &[]).success();
+    assert_eq!(read_bundle(&user.home_file("home.example")).unwrap(), more);
 }

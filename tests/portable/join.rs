@@ -46,7 +46,7 @@ fn device_joins_connects_renews_and_leaves() {
     assert!(waits.stderr.contains("doorward ca approve alice-laptop"), "{waits}");
     let next = windows.home("home").with_file_name("home.next-key");
     assert!(next.exists());
-    house.ca(&["approve", "alice-laptop", "--new-key"]).success();
+    house.approve_key("alice-laptop");
     let renewed = renew(&[]).success();
     assert!(renewed.stderr.contains("The certificate of alice-laptop for home is renewed"), "{renewed}");
     let after = fs::read_to_string(windows.home("home")).unwrap();

@@ -2,7 +2,9 @@
 
 use std::fs;
 
+use doorward::model::identity::Sha256;
 use serde_json::Value;
+use toml::Table;
 
 use crate::common::process::run;
 use crate::home::{mode, refused};
@@ -102,7 +104,7 @@ fn request_with_a_new_key_needs_the_owners_word() {
         &["asks with a new key", sha256, "approve alice-laptop --new-key"],
     );
     assert_eq!(house.send("alice-laptop", &request).status, 202);
-    house.ca(&["approve", "alice-laptop", "--new-key"]).success();
+    house.ca(&["approve", "alice-laptop", "--new-key", sha256]).success();
     let sent = house.send("alice-laptop", &request);
     assert_eq!(sent.status, 200);
     fs::write(house.home.path("devices/next.pem"), house.issued(&sent)).unwrap();
@@ -165,4 +167,44 @@ fn request_that_the_gate_has_made_up_is_not_approved() {
     let listed = house.ca(&["requests"]).success();
     assert!(listed.stderr.contains("1 files in"), "{listed}");
     assert_eq!(listed.text(), "No device waits for an answer.\n");
+}
+
+/// The owner compares the key that `ca requests` shows with that of the device: what is approved is that key.
+#[test]
+fn key_that_the_gate_puts_in_after_the_owner_has_looked_is_not_approved() {
+    let house = House::of(&["alice-laptop"]);
+    let request = |name: &str| {
+        let key = house.home.path(&format!("devices/{name}-key.pem")).display().to_string();
+        house.home.openssl(&["genpkey", "-algorithm", "ED25519", "-out", &key]).success();
+        house.request(&format!("devices/{name}-key.pem"))
+    };
+    let (own, forged) = (request("next"), request("thief"));
+    assert_eq!(house.send("alice-laptop", &own).status, 202);
+    let compared = requests(&house)[0]["key_sha256"].as_str().unwrap().to_owned();
+    let file =
+        |device: &str| house.folder().join(format!("{}.request", &Sha256::of(device.as_bytes()).to_string()[..32]));
+    let genuine = fs::read_to_string(file("alice-laptop")).unwrap();
+    let with = |device: &str| {
+        let mut stored: Table = toml::from_str(&genuine).unwrap();
+        let body: String = forged.split_whitespace().collect();
+        let pem = format!("-----BEGIN CERTIFICATE REQUEST-----\n{body}\n-----END CERTIFICATE REQUEST-----\n");
+        stored.insert("request".to_owned(), pem.into());
+        stored.insert("device".to_owned(), device.into());
+        // The oldest is the first.
+        stored.insert("requested_at".to_owned(), 1.into());
+        toml::to_string(&stored).unwrap()
+    };
+    // In its place.
+    fs::write(file("alice-laptop"), with("alice-laptop")).unwrap();
+    let swapped = house.ca(&["approve", "alice-laptop", "--new-key", &compared]);
+    refused(swapped, 2, &["alice-laptop asks with a new key", "its SHA-256 is "]);
+    // Beside it, as that of another device.
+    fs::write(file("alice-laptop"), &genuine).unwrap();
+    fs::write(file("zoe"), with("zoe")).unwrap();
+    assert_eq!(requests(&house).len(), 2);
+    house.ca(&["approve", "alice-laptop", "--new-key", &compared]).success();
+    assert_eq!(house.send("alice-laptop", &own).status, 200);
+    let left = requests(&house);
+    assert!(left.len() == 1 && left[0]["key_sha256"] != compared.as_str(), "{left:?}");
+    assert_eq!(house.home.devices(), ["alice-laptop renewed", "alice-laptop valid"]);
 }

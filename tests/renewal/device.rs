@@ -120,7 +120,7 @@ fn new_key_is_kept_until_there_is_a_certificate_for_it() {
     assert!(waits.stderr.contains(listed[0]["key_sha256"].as_str().unwrap()), "{waits}");
     // The key that is waited for, whatever is said now.
     let mut waiting = user.doorward(&["renew", "--wait"]).stderr(Stdio::null()).spawn().unwrap();
-    house.ca(&["approve", "alice-laptop", "--new-key"]).success();
+    house.approve_key("alice-laptop");
     user.renew(&[]).success();
     wait_until("the other one to end", || waiting.try_wait().unwrap().or_else(|| waiting.kill().ok().and(None)));
     assert!(!next.exists());

@@ -49,6 +49,14 @@ impl House {
         self.home.ca(&[arguments, &["--folder", &pki, "--config", &config]].concat())
     }
 
+    /// The owner approves the new key with which a device asks, as if it had been compared.
+    pub(crate) fn approve_key(&self, device: &str) {
+        let listed = self.ca(&["requests", "--format", "json"]).success();
+        let listed: Vec<serde_json::Value> = serde_json::from_slice(&listed.stdout).unwrap();
+        let request = listed.iter().find(|request| request["name"] == device).unwrap();
+        self.ca(&["approve", device, "--new-key", request["key_sha256"].as_str().unwrap()]).success();
+    }
+
     /// The folder of requests.
     pub(crate) fn folder(&self) -> PathBuf {
         self.home.path("renewal")

@@ -11,7 +11,7 @@ use super::output::{print, print_json};
 use super::passphrase::PassphraseArg;
 use super::running_gate::config_file;
 use super::{CaError, FolderArg, Format, published};
-use crate::ca::approve::{Asking, NotApproved, Shown, approve, asking};
+use crate::ca::approve::{Asking, NotApproved, Shown, approve, asking, ever_renewing, renewing};
 use crate::ca::inventory::{Status, Store, now};
 use crate::cli::exit;
 use crate::config;
@@ -65,9 +65,9 @@ pub(super) struct ApproveArgs {
     #[arg(long)]
     all: bool,
 
-    /// The request may have a new key: the device shows the fingerprint that "doorward ca requests" shows
-    #[arg(long, conflicts_with = "all")]
-    new_key: bool,
+    /// The request has a new key, with this SHA-256: the one that the device shows, and "doorward ca requests"
+    #[arg(long, value_name = "SHA256", value_parser = parse_sha256, conflicts_with = "all")]
+    new_key: Vec<Sha256>,
 
     #[command(flatten)]
     places: Places,
@@ -89,6 +89,10 @@ pub(super) struct RefuseArgs {
 
     #[command(flatten)]
     places: Places,
+}
+
+fn parse_sha256(text: &str) -> Result<Sha256, &'static str> {
+    Sha256::parse(text).ok_or("expected the 64 hexadecimal digits of a SHA-256")
 }
 
 /// A request that has no answer. Times are in seconds since 1970.
@@ -197,12 +201,20 @@ impl Requests {
         Ok(requests)
     }
 
-    /// The requests of these devices.
-    fn of(&self, store: &Store, names: &[String]) -> Result<Vec<RenewalRequest>, CaError> {
+    /// The requests of these devices. A gate that was taken over can store several of one device: the first that is `wanted` counts, if
+    /// one is.
+    fn of(
+        &self,
+        store: &Store,
+        names: &[String],
+        wanted: impl Fn(&RenewalRequest) -> bool,
+    ) -> Result<Vec<RenewalRequest>, CaError> {
         let all = self.all()?;
         let mut found = Vec::new();
         for name in names {
-            let request = all.iter().find(|request| is_called(&called(store, request), name)).ok_or_else(|| {
+            let of_device = || all.iter().filter(|request| is_called(&called(store, request), name));
+            let request = of_device().find(|request| wanted(request)).or_else(|| of_device().next());
+            let request = request.ok_or_else(|| {
                 let known: Vec<String> = all.iter().map(|request| called(store, request)).collect();
                 CaError::usage(match known.as_slice() {
                     [] => format!("{} has not asked for a certificate, and no other device has", shell::word(name)),
@@ -227,7 +239,7 @@ fn called(store: &Store, request: &RenewalRequest) -> String {
 
 /// The certificate that the request came with.
 fn shown(store: &Store, request: &RenewalRequest) -> Shown {
-    Shown::stored(&store.inventory, &request.certificate, request.shown.as_ref())
+    Shown::stored(&renewing(store), &request.certificate, request.shown.as_ref())
 }
 
 fn asked<'a>(store: &'a Store, request: &RenewalRequest) -> Result<Asking<'a>, NotApproved> {
@@ -254,8 +266,9 @@ pub(super) fn list(args: &RequestsArgs) -> Result<(), CaError> {
 /// What was issued without the owner, as the folder has it. Nothing but the signature of the renewal authority vouches for it.
 fn renewed(store: &Store, requests: &Requests) -> Result<Vec<Renewed>, CaError> {
     let mut renewed = Vec::new();
+    let renewing = ever_renewing(&store.inventory);
     for certificate in requests.act(RequestFolder::issued)? {
-        let shown = Shown::stored(&store.inventory, &Sha256::of(&certificate), Some(&certificate));
+        let shown = Shown::stored(&renewing, &Sha256::of(&certificate), Some(&certificate));
         let (Some((origin, not_after)), Ok(identity)) =
             (&shown.renewed, Identity::from_certificate(&certificate, false))
         else {
@@ -329,8 +342,9 @@ fn text(listed: &[Listed]) -> String {
             (Some(problem), _) => out.push_str(&format!("\n{}: {problem}. To refuse it: doorward ca refuse {name}\n", line.name)),
             (None, Some("same")) => out.push_str(&format!("\n{}: doorward ca approve {name}\n", line.name)),
             (None, _) => out.push_str(&format!(
-                "\n{}: the key is new, and its SHA-256 is {}. If the device shows the same one: doorward ca approve {name} --new-key\n",
-                line.name, line.key_sha256
+                "\n{}: the key is new, and its SHA-256 is {}. If the device shows the same one: doorward ca approve {name} --new-key \
+                 {}\n",
+                line.name, line.key_sha256, line.key_sha256
             )),
         }
     }
@@ -344,10 +358,10 @@ pub(super) fn approve_all(args: &ApproveArgs) -> Result<(), CaError> {
         let all = requests.all()?;
         all.into_iter().filter(|request| asked(&store, request).is_ok_and(|asking| asking.same_key)).collect()
     } else {
-        let wanted = requests.of(&store, &args.names)?;
+        let wanted = requests.of(&store, &args.names, |request| check(&store, request, &args.new_key).is_ok())?;
         // All are looked at before one is issued.
         for request in &wanted {
-            check(&store, request, args.new_key)?;
+            check(&store, request, &args.new_key)?;
         }
         wanted
     };
@@ -383,19 +397,23 @@ pub(super) fn approve_all(args: &ApproveArgs) -> Result<(), CaError> {
 }
 
 /// Whether the owner may have it approved.
-fn check(store: &Store, request: &RenewalRequest, new_key: bool) -> Result<(), CaError> {
+fn check(store: &Store, request: &RenewalRequest, new_keys: &[Sha256]) -> Result<(), CaError> {
     let name = called(store, request);
     match asked(store, request) {
         Err(why) => Err(CaError::usage(format!(
             "{name} cannot be approved: {why}\n  to refuse the request: doorward ca refuse {}",
             shell::word(&name)
         ))),
-        Ok(Asking { same_key: false, .. }) if !new_key => Err(CaError::usage(format!(
-            "{name} asks with a new key, and nothing but the gate's word shows that the device has made it\n  its SHA-256 is {}; if \
-             \"doorward renew\" shows the same one on the device: doorward ca approve {} --new-key",
-            Sha256::of(request.request.spki()),
-            shell::word(&name)
-        ))),
+        // The gate may have put in another one since the owner has compared it.
+        Ok(Asking { same_key: false, .. }) if !new_keys.contains(&request.request.key()) => {
+            Err(CaError::usage(format!(
+                "{name} asks with a new key, and nothing but the gate's word shows that the device has made it\n  its SHA-256 is {}; if \
+             \"doorward renew\" shows the same one on the device: doorward ca approve {} --new-key {}",
+                request.request.key(),
+                shell::word(&name),
+                request.request.key()
+            )))
+        }
         Ok(_) => Ok(()),
     }
 }
@@ -403,7 +421,7 @@ fn check(store: &Store, request: &RenewalRequest, new_key: bool) -> Result<(), C
 /// `doorward ca refuse`
 pub(super) fn refuse(args: &RefuseArgs) -> Result<(), CaError> {
     let (store, requests) = args.places.open()?;
-    for request in requests.of(&store, &args.names)? {
+    for request in requests.of(&store, &args.names, |_| true)? {
         requests.act(|folder| folder.decide(&request, None))?;
         errln!("Refused the request of {}.", called(&store, &request));
     }

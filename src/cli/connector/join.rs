@@ -49,7 +49,7 @@ pub(crate) struct JoinArgs {
     #[arg(long = "as", value_name = "NAME", value_parser = Name::parse, requires = "file")]
     name: Option<Name>,
 
-    /// Replace a home of this name, even if the file is older, for another device, or trusts another authority
+    /// Replace a home of this name, even if the file is older, for another device, trusts another authority, or leads to other names
     #[arg(long, requires = "file")]
     replace: bool,
 

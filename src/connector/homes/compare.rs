@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use super::find::qualified;
 use super::{Home, Homes, HomesError};
-use crate::bundle::{Bundle, Trust};
+use crate::bundle::{Bundle, BundleRoute, Trust};
 use crate::model::identity::Identity;
+use crate::model::names::{ServerName, ServerNamePattern};
 use crate::model::text::date;
 
 /// A reason not to replace a home by what a file says, unless the user insists.
@@ -16,6 +18,8 @@ pub enum Difference {
     Device(String),
     /// Others vouch for the gate.
     Trust,
+    /// Its gate has a public certificate, and a name that is none of this home: that one.
+    Elsewhere(String),
 }
 
 impl fmt::Display for Difference {
@@ -23,6 +27,7 @@ impl fmt::Display for Difference {
         match self {
             Self::Older(end) => write!(f, "the certificate here is newer than the one in the file; it is valid until {}", date(*end)),
             Self::Device(name) => write!(f, "this user has joined it as {name}"),
+            Self::Elsewhere(name) => write!(f, "the file leads to {name}, which is no name of the home here"),
             Self::Trust => f.write_str(
                 "the file names another authority for the gate's certificate than the one here: it may be another home with this name",
             ),
@@ -34,17 +39,30 @@ impl Home {
     /// Why `new` should not replace this home, unless the user insists: a stranger's file must not take over its name.
     pub fn difference(&self, new: &Bundle) -> Option<Difference> {
         let same_trust = match (&self.bundle.trust, &new.trust) {
-            (Trust::Authorities(here), Trust::Authorities(there)) => there.iter().any(|one| here.contains(one)),
+            // Any of them may vouch for a gate, and those of a home are no secret: a stranger can name them beside one of its own.
+            (Trust::Authorities(here), Trust::Authorities(there)) => there.iter().all(|one| here.contains(one)),
             (here, there) => here == there,
         };
         if !same_trust {
             return Some(Difference::Trust);
+        }
+        // A public authority vouches for every gate, for the names of its owner alone.
+        if new.trust == Trust::Public
+            && let Some(name) = names(new).find(|name| !self.is_own(name))
+        {
+            return Some(Difference::Elsewhere(name.to_owned()));
         }
         if self.bundle.device != new.device {
             return Some(Difference::Device(self.bundle.device.to_string()));
         }
         let (here, there) = (identity(&self.bundle)?, identity(new)?);
         (here.not_before > there.not_before).then_some(Difference::Older(here.not_after))
+    }
+
+    /// Whether a name is the home's domain, one of its server names, or below one of these.
+    fn is_own(&self, name: &str) -> bool {
+        let mut own = names(&self.bundle).chain([self.bundle.home.as_str()]);
+        own.any(|own| name.strip_suffix(own).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
     }
 }
 
@@ -56,7 +74,7 @@ impl Homes {
         let name = new.home.as_str();
         let shares = |home: &&Home| {
             let mut own = home.bundle.routes.iter();
-            own.any(|route| new.routes.iter().any(|other| other.server_name == route.server_name))
+            own.any(|route| new.routes.iter().any(|other| may_be_meant(home, route, other)))
         };
         let mut sharing = joined.homes.iter().filter(shares);
         Ok(match (joined.homes.iter().any(|home| home.name == name), sharing.next(), sharing.next()) {
@@ -64,6 +82,24 @@ impl Homes {
             _ => name.to_owned(),
         })
     }
+}
+
+/// Whether a name that leads to `other` may mean `route` of this home.
+fn may_be_meant(home: &Home, route: &BundleRoute, other: &BundleRoute) -> bool {
+    let answers = |one: &BundleRoute, name: &BundleRoute| name.host().is_some_and(|name| one.answers_to(name));
+    route.server_name == other.server_name
+        || answers(route, other)
+        || answers(other, route)
+        || other.host().is_some_and(|name| name.as_str() == qualified(home, route))
+}
+
+/// The server names of a file, patterns without their star.
+fn names(bundle: &Bundle) -> impl Iterator<Item = &str> {
+    let routes = bundle.routes.iter().filter_map(|route| match &route.server_name {
+        ServerNamePattern::Exact(name) | ServerNamePattern::Wildcard(name) => Some(name),
+        ServerNamePattern::Default => None,
+    });
+    routes.chain(&bundle.renewal).map(ServerName::as_str)
 }
 
 /// The certificate of the device.

@@ -14,6 +14,7 @@
 
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::{CertificateError, Error};
+use x509_parser::prelude::{FromDer as _, X509Name};
 
 use super::anchors::{Anchor, Anchors};
 use super::chain_cache::Validity;
@@ -60,7 +61,7 @@ pub(super) fn judge(
     if Sha256::of(leaf.key) != known.spki {
         return Err(fault(RenewedFault::OtherKey));
     }
-    if !is_named(identity, &known.device) {
+    if !is_named(identity, leaf, &known.device) {
         return Err(fault(RenewedFault::OtherNames));
     }
     let validity = Validity { from: seconds(trust.validity.0), until: seconds(trust.validity.1) };
@@ -72,12 +73,14 @@ pub(super) fn judge(
     Ok(Renewed { issued: issued(authority, &origin), validity, origin })
 }
 
-/// Whether it has the name of the device as its common name, as the owner's authority writes it, and no other that a policy looks at.
-fn is_named(identity: &Identity, device: &str) -> bool {
+/// Whether it has the name of the device as its only common name, as the owner's authority writes it, and no other that a policy looks at.
+fn is_named(identity: &Identity, leaf: &Parts<'_>, device: &str) -> bool {
+    // Of several common names, others than this gate may take another one.
+    let is_only = X509Name::from_der(leaf.subject).is_ok_and(|(_, name)| name.iter_common_name().count() == 1);
     let Identity { emails, uris, dns_names, ips, organizational_units, common_name, guest_pass, .. } = identity;
     let alternatives = emails.len() + uris.len() + dns_names.len() + ips.len();
     let has_others = alternatives + organizational_units.len() > 0 || guest_pass.is_some();
-    !has_others && common_name.as_deref() == Some(&*nfc(device))
+    is_only && !has_others && common_name.as_deref() == Some(&*nfc(device))
 }
 
 /// What lists know it by.

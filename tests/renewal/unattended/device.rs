@@ -59,7 +59,7 @@ fn renew_has_it_at_once_and_tells_what_is_left() {
     assert_eq!(sent.success().text(), "through the new one\n");
     // With a new key, the owner decides as before.
     assert_eq!(user.renew(&["--new-key"]).status.code(), Some(14));
-    house.ca(&["approve", "alice-laptop", "--new-key"]).success();
+    house.approve_key("alice-laptop");
     user.renew(&[]).success();
     assert!(!is_renewed(&user));
 }

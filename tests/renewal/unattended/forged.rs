@@ -7,8 +7,9 @@ use doorward::model::identity::{Origin, Serial, Sha256};
 use doorward::pki::origin::{ORIGIN_OID, extension};
 use rcgen::{CertificateParams, CustomExtension, DnType};
 
-use super::{gets_in, house, house_with, keep, origin_of, outcomes, renewed, revoke, stolen};
+use super::{gets_in, house, house_with, keep, make_issuer, origin_of, outcomes, renewed, revoke, stolen};
 use crate::common::pki::{Authority, Certified};
+use crate::home::refused;
 use crate::house::House;
 
 /// A certificate as the renewal authority issues it, with these extensions.
@@ -214,4 +215,22 @@ fn one_device_gets_a_few_a_day() {
     });
     assert_eq!(line["outcome"], "stored");
     assert_eq!(outcomes(&house, "issued_unattended").len(), 4);
+}
+
+/// It was replaced because its key may be in other hands. A gate that was taken over writes what it likes.
+#[test]
+fn certificate_of_an_authority_that_was_replaced_shows_the_owner_nothing() {
+    let house = house(&["alice-laptop"]);
+    renewed(&house, "alice-laptop", "first");
+    let next = house.home.path("devices/next-key.pem").display().to_string();
+    house.home.openssl(&["genpkey", "-algorithm", "ED25519", "-out", &next]).success();
+    assert_eq!(house.send("first", &house.request("devices/next-key.pem")).status, 202);
+    let listed = || house.ca(&["requests", "--format", "json"]).success().text();
+    assert!(listed().contains("\"key\": \"new\""), "{}", listed());
+    make_issuer(&house.home, &["--replace"]);
+    assert!(listed().contains("was not issued to a device here"), "{}", listed());
+    refused(house.ca(&["approve", "alice-laptop"]), 2, &["was not issued to a device here"]);
+    // What was issued is told all the same.
+    let issued = house.ca(&["requests", "--renewed"]).success();
+    assert!(issued.text().contains("alice-laptop"), "{issued}");
 }

@@ -138,7 +138,7 @@ fn owner_can_approve_what_a_renewed_device_asks() {
     });
     assert_eq!(waits.status, 202);
     refused(house.ca(&["approve", "alice-laptop"]), 2, &["asks with a new key"]);
-    house.ca(&["approve", "alice-laptop", "--new-key"]).success();
+    house.approve_key("alice-laptop");
     let sent = house.send("first", &request);
     fs::write(house.home.path("devices/next.pem"), house.issued(&sent)).unwrap();
     assert!(gets_in(&house, "next"));

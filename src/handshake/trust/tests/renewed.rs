@@ -212,3 +212,44 @@ fn nothing_outlives_the_renewing_authority_or_the_inventory() {
     scene(&renewals).refuses("not in the inventory", Reason::CertificateInvalid, &renewed, &[]);
     scene(&renewals).admits("the original", &certificate, &[]);
 }
+
+/// However a certificate writes its names.
+#[test]
+fn name_is_the_one_of_the_inventory_and_the_only_one() {
+    use rcgen::DnValue;
+    let (devices, key) = (Ca::new("devices"), key());
+    let mut renewals = Renewals::new("renewals");
+    let (_, origin) = renewals.original(&devices, 7, &key);
+    let scene = renewals.scene(&[&devices.certificate], vec![]);
+    let utf8 = |text: &str| DnValue::Utf8String(text.to_owned());
+    let printable = DnValue::PrintableString("alice".try_into().expect("a string"));
+    // The same type, for rcgen another one.
+    let also = || DnType::CustomDnType(vec![2, 5, 4, 3]);
+    let common = || DnType::CommonName;
+    for (what, names, admitted) in [
+        ("its name", vec![(common(), utf8("alice"))], true),
+        ("another encoding", vec![(common(), printable)], true),
+        ("another case", vec![(common(), utf8("Alice"))], false),
+        ("a zero byte", vec![(common(), utf8("alice\0"))], false),
+        ("a space", vec![(common(), utf8("alice "))], false),
+        ("letters that cannot be seen", vec![(common(), utf8("alice\u{200b}"))], false),
+        ("an empty name", vec![(common(), utf8(""))], false),
+        ("no name", vec![], false),
+        ("another one first", vec![(also(), utf8("bob")), (common(), utf8("alice"))], false),
+        ("another one last", vec![(common(), utf8("alice")), (also(), utf8("bob"))], false),
+        ("twice the same", vec![(also(), utf8("alice")), (common(), utf8("alice"))], false),
+    ] {
+        let mut params = params("alice");
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        for (kind, value) in names {
+            params.distinguished_name.push(kind, value);
+        }
+        params.custom_extensions = vec![origin::extension(&origin)];
+        let leaf = params.signed_by(&key, &renewals.ca.issuer).expect("a certificate").der().clone();
+        if admitted {
+            scene.admits(what, &leaf, &[]);
+        } else {
+            scene.refuses(what, Reason::CertificateInvalid, &leaf, &[]);
+        }
+    }
+}
