@@ -73,6 +73,18 @@ pub enum End {
     Refused(Fault),
     /// Later: bytes may be missing.
     Cut(Fault),
+    /// The local side failed, other than by leaving: bytes may be missing, and the gate was not told that this was all.
+    Local(LocalFault),
+}
+
+/// What failed on the side of the local program.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum LocalFault {
+    /// Its output cannot be read: a program that was killed, or a folder as standard input.
+    Read(io::Error),
+    /// It cannot be given what came from the gate: a full disk.
+    Write(io::Error),
 }
 
 /// Moves bytes both ways until the end, or until it is to `stop`.
@@ -85,9 +97,9 @@ where
     let (mut gate_reader, mut gate_writer) = split(gate);
     let mut up = Box::pin(async {
         match copy(&mut local_reader, &mut gate_writer, |bytes| moved.count(|moved| &moved.to_gate, bytes)).await {
-            // A program whose output cannot be read has ended.
-            Ok(()) | Err(Broken::Reader(_)) => gate_writer.shutdown().await.is_ok(),
-            Err(Broken::Writer) => false,
+            Ok(()) if gate_writer.shutdown().await.is_ok() => Up::Ended,
+            Ok(()) | Err(Broken::Writer(_)) => Up::Refused,
+            Err(Broken::Reader(error)) => Up::Unread(error),
         }
     });
     let mut down = Box::pin(async {
@@ -107,20 +119,24 @@ where
             biased;
             came_down = &mut down => break Some(came_down),
             () = &mut stop => break None,
-            taken = &mut up, if !up_is_done => {
-                up_is_done = true;
-                if !taken {
+            taken = &mut up, if !up_is_done => match taken {
+                Up::Ended => up_is_done = true,
+                Up::Refused => {
+                    up_is_done = true;
                     // The gate has closed; why, is in what it sent before.
                     let last = timeout(LAST_WORD, &mut down).await;
                     break Some(last.unwrap_or_else(|_| Err(Broken::Reader(io::ErrorKind::BrokenPipe.into()))));
                 }
+                // An end would tell the service that it has everything.
+                Up::Unread(error) => return End::Local(LocalFault::Read(error)),
             }
         }
     };
     let end = match came_down {
         None => End::Stopped,
-        // As after SIGPIPE.
-        Some(Err(Broken::Writer)) => End::Orderly,
+        // As after SIGPIPE: what the program had still to send is not known, so an end that it did not send is not made up.
+        Some(Err(Broken::Writer(error))) if has_left(&error) => return End::Orderly,
+        Some(Err(Broken::Writer(error))) => return End::Local(LocalFault::Write(error)),
         Some(Err(Broken::Reader(error))) => {
             let fault = Fault::of(&error, tls);
             return if moved.from_gate() == 0 { End::Refused(fault) } else { End::Cut(fault) };
@@ -131,7 +147,10 @@ where
                 tokio::select! {
                     biased;
                     () = &mut stop => break,
-                    _ = &mut up => up_is_done = true,
+                    taken = &mut up => match taken {
+                        Up::Unread(error) => return End::Local(LocalFault::Read(error)),
+                        Up::Ended | Up::Refused => up_is_done = true,
+                    },
                     () = sleep(SILENT_AFTER_END) => up_is_done = moved.to_gate() == before,
                 }
             }
@@ -148,7 +167,23 @@ where
 #[derive(Debug)]
 enum Broken {
     Reader(io::Error),
-    Writer,
+    Writer(io::Error),
+}
+
+/// How the direction to the gate has ended.
+enum Up {
+    /// The local program has ended its side, and the gate was told so.
+    Ended,
+    /// The gate takes no more.
+    Refused,
+    /// The local program cannot be read.
+    Unread(io::Error),
+}
+
+/// Whether the reader of the output has gone, which is no failure.
+fn has_left(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset)
 }
 
 /// Copies to the end of the reader, and counts what the writer has taken.
@@ -169,9 +204,9 @@ where
         .await;
         let bytes = gathered.filled();
         if !bytes.is_empty() {
-            writer.write_all(bytes).await.map_err(|_| Broken::Writer)?;
+            writer.write_all(bytes).await.map_err(Broken::Writer)?;
             // What the last write left in a buffer would wait for the next one.
-            writer.flush().await.map_err(|_| Broken::Writer)?;
+            writer.flush().await.map_err(Broken::Writer)?;
             count(bytes.len() as u64);
         }
         fault = match (fault, ended) {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::dial::{self, Endpoint};
 use super::fault::{Failure, Fault};
 use super::platform;
-use super::session::{self, End, Moved};
+use super::session::{self, End, LocalFault, Moved};
 use super::tls::Tls;
 
 /// How it has ended.
@@ -18,6 +18,8 @@ pub enum Ended {
     Failed(Failure),
     /// It was cut: bytes may be missing.
     Cut(SocketAddr, Fault),
+    /// Standard input or output failed: bytes may be missing.
+    Local(LocalFault),
 }
 
 /// Connects standard input and output to a route until both have ended.
@@ -32,6 +34,7 @@ pub async fn run(endpoint: &Endpoint, tls: &Tls) -> Ended {
     match session::run(local, connected.stream, tls, &moved, std::future::pending()).await {
         End::Refused(fault) => Ended::Failed(Failure::Gate { address, fault }),
         End::Cut(fault) => Ended::Cut(address, fault),
+        End::Local(fault) => Ended::Local(fault),
         End::Orderly | End::Stopped => Ended::Orderly,
     }
 }

@@ -179,6 +179,32 @@ fn inherited_pipes_keep_their_flags() {
 }
 
 #[test]
+fn named_pipe_whose_writer_has_left_has_an_end() {
+    let backend = Backend::echo();
+    let scene = Scene::with("echo", backend.address());
+    let file = scene.file();
+    // The writer has gone before the program looks.
+    let script = "mkfifo \"$1\"; exec 3<>\"$1\"; exec 4<\"$1\"; echo hello >&3; exec 3>&-; shift; exec \"$@\" <&4 4<&-";
+    let mut bash = crate::common::process::tool("bash", "bash");
+    let connect = doorward(&["connect", "echo"], &file);
+    bash.args(["-euc", script, "bash"]).arg(scene.path("fifo")).arg(connect.get_program()).args(connect.get_args());
+    assert_eq!(run(&mut bash).success().text(), "hello\n");
+}
+
+#[test]
+fn output_that_cannot_be_written_is_told() {
+    let backend = Backend::echo();
+    let scene = Scene::with("echo", backend.address());
+    let file = scene.file();
+    let mut bash = crate::common::process::tool("bash", "bash");
+    let connect = doorward(&["connect", "echo"], &file);
+    bash.args(["-euc", "exec \"$@\" >/dev/full", "bash"]).arg(connect.get_program()).args(connect.get_args());
+    let finished = run_with_input(&mut bash, b"hello");
+    assert_eq!(finished.status.code(), Some(1), "{finished}");
+    assert!(finished.stderr.starts_with("error: cannot write to standard output: No space left"), "{finished}");
+}
+
+#[test]
 fn cut_connection_is_no_orderly_end() {
     let backend = Backend::serve("127.0.0.1:0", |mut stream, state| {
         let _ = stream.write_all(b"some");

@@ -11,6 +11,7 @@ use super::{DeviceArg, renews, runtime};
 use crate::cli::{exit, failed};
 use crate::connector::fault::{Failure, Fault};
 use crate::connector::renew::Told;
+use crate::connector::session::LocalFault;
 use crate::connector::stdio::{self, Ended};
 
 /// How long a renewal that has begun holds the end of a session up.
@@ -23,8 +24,8 @@ Examples:
   doorward connect ssh             the route ssh, if one home alone has it
   doorward connect ssh.home.example
 
-The exit code is 0 when both sides have ended in order, 6 if the gate refuses this device, 8 if the gate cannot be reached, and
-13 if the connection was cut, so that bytes may be missing.";
+The exit code is 0 when both sides have ended in order, 1 if standard input or output failed, 6 if the gate refuses this device,
+8 if the gate cannot be reached, and 13 if the connection was cut, so that bytes may be missing.";
 
 /// The options of `doorward connect`.
 #[derive(Args, Debug)]
@@ -80,5 +81,11 @@ pub(in crate::cli) fn run(args: &ConnectArgs) -> ExitCode {
             failed(code, &remote.facts.sentence(&failure, now))
         }
         Ended::Cut(address, fault) => failed(exit::LOST, &remote.facts.cut(address, &fault, now)),
+        Ended::Local(LocalFault::Read(error)) => {
+            failed(exit::UNEXPECTED, &format!("cannot read standard input: {error}"))
+        }
+        Ended::Local(LocalFault::Write(error)) => {
+            failed(exit::UNEXPECTED, &format!("cannot write to standard output: {error}"))
+        }
     }
 }

@@ -187,6 +187,11 @@ async fn serve(mut local: Local, tunnel: &Tunnel, source: &Source, log: &Log, mu
             local.abort();
             tunnel.cut(&remote.facts.cut(address, &fault, now), log);
         }
+        // The program's own doing: it is not told.
+        End::Local(_) => {
+            local.abort();
+            tunnel.works();
+        }
         End::Orderly | End::Stopped => tunnel.works(),
     }
 }

@@ -25,7 +25,8 @@ use crate::sys::inherited::InheritedSocket;
 pub(in crate::connector) fn stdin() -> Reader {
     match Kind::of(rustix::stdio::stdin()) {
         #[cfg(target_os = "linux")]
-        Kind::Pipe => {
+        // Not one with a name: after its last writer has left, epoll(7) reports no end to a description that is opened then.
+        Kind::Pipe if is_anonymous("/proc/self/fd/0") => {
             // A new description of the same pipe.
             if let Ok(pipe) = tokio::net::unix::pipe::OpenOptions::new().open_receiver("/proc/self/fd/0") {
                 enlarge(&pipe);
@@ -40,6 +41,12 @@ pub(in crate::connector) fn stdin() -> Reader {
         _ => {}
     }
     Box::pin(tokio::io::stdin())
+}
+
+/// Whether a pipe has no name in the file system.
+#[cfg(target_os = "linux")]
+fn is_anonymous(link: &str) -> bool {
+    fs::read_link(link).is_ok_and(|target| target.as_os_str().as_encoded_bytes().starts_with(b"pipe:["))
 }
 
 /// Standard output. Its end reaches its reader when it is shut down, not only when the process ends.
