@@ -219,6 +219,9 @@ mod tests {
         for wrong in ["", "k7mw-9xbq-aaaa-bbbb-cccd", "K7MW-9XBQ-AAAA-BBBB-CCCC", "password"] {
             assert_eq!(bundle.unlock(wrong), Err(BundleError::WrongPassword), "{wrong:?}");
         }
+        // As a mail program or an editor leaves it.
+        let spaced = bundle.to_text().replace('\n', " \t\n");
+        assert_eq!(Bundle::parse(&spaced), Ok(bundle.clone()));
         let key = bundle.unlock(PASSWORD).expect("the key");
         let joined = Bundle { key: BundleKey::Plain(PlainKey::new(key.secret_der())), ..bundle };
         assert_eq!(joined.unlock(""), Ok(key.clone_key()));

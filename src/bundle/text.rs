@@ -142,7 +142,7 @@ impl Lines<'_> {
             let plain = PlainKey::new(plain.secret_pkcs8_der());
             return if fits(chain, &plain) { Ok(BundleKey::Plain(plain)) } else { Err(BundleError::KeyDoesNotFit) };
         }
-        let key = key.trim().replace("\r\n", "\n");
+        let key = key.trim().to_owned();
         match check_encrypted(&key) {
             Ok(()) => Ok(BundleKey::Encrypted(key)),
             Err(_) if !key.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----") => {
@@ -165,6 +165,9 @@ impl Bundle {
         if text.len() > BYTES_MAX {
             return Err(BundleError::TooLarge);
         }
+        // Programs for mail and editors leave spaces at the ends of lines, which PEM does not allow.
+        let text: String = text.lines().flat_map(|line| [line.trim_end(), "\n"]).collect();
+        let text = text.as_str();
         let lines = Lines(text);
         match toml::from_str::<AnyVersion>(text) {
             Ok(AnyVersion { version: VERSION }) => {}

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf, split};
 use tokio::time::{sleep, timeout};
 
@@ -117,38 +118,44 @@ where
     let came_down = loop {
         tokio::select! {
             biased;
-            came_down = &mut down => break Some(came_down),
-            () = &mut stop => break None,
+            came_down = &mut down => break Ok(Some(came_down)),
+            () = &mut stop => break Ok(None),
             taken = &mut up, if !up_is_done => match taken {
                 Up::Ended => up_is_done = true,
                 Up::Refused => {
                     up_is_done = true;
                     // The gate has closed; why, is in what it sent before.
                     let last = timeout(LAST_WORD, &mut down).await;
-                    break Some(last.unwrap_or_else(|_| Err(Broken::Reader(io::ErrorKind::BrokenPipe.into()))));
+                    break Ok(Some(last.unwrap_or_else(|_| Err(Broken::Reader(io::ErrorKind::BrokenPipe.into())))));
                 }
-                // An end would tell the service that it has everything.
-                Up::Unread(error) => return End::Local(LocalFault::Read(error)),
+                Up::Unread(error) => break Err(error),
             }
         }
     };
     let end = match came_down {
-        None => End::Stopped,
+        Err(error) => {
+            drop((up, down));
+            return unread(gate_reader.unsplit(gate_writer), error);
+        }
+        Ok(None) => End::Stopped,
         // As after SIGPIPE: what the program had still to send is not known, so an end that it did not send is not made up.
-        Some(Err(Broken::Writer(error))) if has_left(&error) => return End::Orderly,
-        Some(Err(Broken::Writer(error))) => return End::Local(LocalFault::Write(error)),
-        Some(Err(Broken::Reader(error))) => {
+        Ok(Some(Err(Broken::Writer(error)))) if has_left(&error) => return End::Orderly,
+        Ok(Some(Err(Broken::Writer(error)))) => return End::Local(LocalFault::Write(error)),
+        Ok(Some(Err(Broken::Reader(error)))) => {
             let fault = Fault::of(&error, tls);
             return if moved.from_gate() == 0 { End::Refused(fault) } else { End::Cut(fault) };
         }
-        Some(Ok(())) => {
+        Ok(Some(Ok(()))) => {
             while !up_is_done {
                 let before = moved.to_gate();
                 tokio::select! {
                     biased;
                     () = &mut stop => break,
                     taken = &mut up => match taken {
-                        Up::Unread(error) => return End::Local(LocalFault::Read(error)),
+                        Up::Unread(error) => {
+                            drop((up, down));
+                            return unread(gate_reader.unsplit(gate_writer), error);
+                        }
                         Up::Ended | Up::Refused => up_is_done = true,
                     },
                     () = sleep(SILENT_AFTER_END) => up_is_done = moved.to_gate() == before,
@@ -161,6 +168,13 @@ where
     drop((up, down));
     let _ = timeout(FAREWELL, async { tokio::join!(gate_writer.shutdown(), local_writer.shutdown()) }).await;
     end
+}
+
+/// Ends a session whose local program cannot be read. The gate is reset: an end would tell the service that it has everything.
+fn unread(gate: Stream, error: io::Error) -> End {
+    // Not vital: without close_notify, the end is none in TLS.
+    let _ = SockRef::from(gate.get_ref().0.get_ref()).set_linger(Some(Duration::ZERO));
+    End::Local(LocalFault::Read(error))
 }
 
 /// Which side of a copy failed.

@@ -1,11 +1,13 @@
 //! A session that the gate cuts is no finished one: the device says why, and its programs see no end in order.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Mutex, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::Signal;
+use socket2::SockRef;
 
 use crate::common::DEADLINE;
 use crate::common::backend::Backend;
@@ -181,4 +183,22 @@ fn forwarded_session_is_reset_and_the_status_tells_why() {
     let status = run(doorward(&["forward", "--status"], &scene.file()).env("XDG_RUNTIME_DIR", &runtime)).success();
     let first = why.lines().next().unwrap();
     assert!(status.text().contains(&format!("ago: {first}")), "{status}");
+}
+
+/// An end would tell the service that half of an upload is the whole.
+#[test]
+fn reset_of_a_local_program_is_one_for_the_service() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let scene = Scene::with("upload", listener.local_addr().unwrap());
+    let mut running = Running::start(&mut doorward(&["forward", "upload=0"], &scene.file()));
+    running.wait_for(" on ");
+    let local = running.errors().lines().find_map(|line| Some(line.split_once(" on ")?.1.to_owned())).unwrap();
+    let mut program = TcpStream::connect(local.parse::<SocketAddr>().unwrap()).unwrap();
+    program.write_all(b"half").unwrap();
+    let (mut service, _) = listener.accept().unwrap();
+    service.set_read_timeout(Some(2 * DEADLINE)).unwrap();
+    service.read_exact(&mut [0; 4]).unwrap();
+    SockRef::from(&program).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(program);
+    assert_eq!(service.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
 }

@@ -28,7 +28,7 @@ use rustix::process::Signal;
 use crate::common::DEADLINE;
 use crate::common::backend::Backend;
 use crate::common::bundle::bundle_route;
-use crate::common::process::{run, run_with_input, wait_until};
+use crate::common::process::{after_script, run, run_with_input, wait_until};
 use crate::scene::{DEVICE, Running, Scene, doorward, noise, replace, route, write};
 
 /// Starts `doorward forward` and waits until it listens; returns the addresses, in order.
@@ -150,6 +150,22 @@ fn renewed_certificate_is_used_and_a_broken_one_is_not() {
         closed.iter().map(|line| line["certificate"]["serial"].to_string().to_lowercase().replace(':', "")).collect();
     assert_eq!(serials.iter().filter(|serial| serial.contains("5566")).count(), 1, "{serials:?}");
     assert!(serials[3].contains("5566") || serials[4].contains("5566"), "{serials:?}");
+}
+
+/// As many as the system lets this user have: each session has two.
+#[test]
+fn limit_of_open_files_is_raised() {
+    let (_backend, scene) = echo();
+    let mut command =
+        after_script(Command::new("bash"), "ulimit -Sn 64", &doorward(&["forward", "echo=0"], &scene.file()));
+    let mut running = Running::start(&mut command);
+    running.wait_for(" on ");
+    let local = running.errors().lines().find_map(|line| Some(line.split_once(" on ")?.1.to_owned())).unwrap();
+    let mut open: Vec<TcpStream> = (0..100).map(|_| dial(&local)).collect();
+    for stream in &mut open {
+        stream.write_all(b"open").unwrap();
+        stream.read_exact(&mut [0; 4]).unwrap();
+    }
 }
 
 #[test]

@@ -81,6 +81,7 @@ pub(in crate::cli) fn run(args: &ForwardArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(exit::UNEXPECTED, &error),
     };
+    platform::raise_open_files();
     renews(&runtime, &args.device, source.used(), |told| errln!("{}", told.text));
     let code = runtime.block_on(async {
         let log = Arc::new(|line: &str| errln!("{line}"));

@@ -24,7 +24,7 @@ use self::unix as system;
 #[cfg(windows)]
 use self::windows as system;
 pub(super) use system::{Listener, StatusSocket, ask_status, create_private, others_can_read, stdin, stdout, sync};
-pub use system::{asked_to_stop, has_terminal};
+pub use system::{asked_to_stop, has_terminal, raise_open_files};
 
 /// A stream to read from, of whatever kind.
 pub type Reader = Pin<Box<dyn AsyncRead + Send>>;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rustix::fs::{FileType, fstat};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
@@ -41,6 +42,13 @@ pub(in crate::connector) fn stdin() -> Reader {
         _ => {}
     }
     Box::pin(tokio::io::stdin())
+}
+
+/// Raises the limit of open files as far as this process may: every session has two.
+pub fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // Refused or not, what is in force counts.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// Whether a pipe has no name in the file system.

@@ -45,6 +45,9 @@ pub(in crate::connector) const fn sync(_: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Windows has no such limit.
+pub const fn raise_open_files() {}
+
 /// Standard input.
 pub(in crate::connector) fn stdin() -> Reader {
     let stdin = io::stdin();
