@@ -124,7 +124,7 @@ fn check_warns_once_of_a_backend_that_is_dialled_in_vain() {
         .route_with("closed", &[&refusing_address], &keys(1, 1))
         .route_with("unresolved", &["no-such-host.invalid:80"], &keys(1, 1))
         .route_with("without-tls", &[&plain.address()], &tls);
-    let file = pki.write("doorward.toml", &house.config());
+    let file = pki.write("doorward.toml", house.config());
     let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
     let checked = run(command.args(["check", "--connect", "--config"]).arg(file)).success();
     for route in ["closed", "unresolved", "without-tls"] {

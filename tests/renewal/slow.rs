@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,6 +14,7 @@ use doorward::model::names::ServerName;
 use doorward::pki::certs_only;
 use rcgen::KeyPair;
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use crate::common::backend::Backend;
 use crate::common::bundle::bundle;
