@@ -57,7 +57,8 @@ fn openssl_reads_both_with_and_without_legacy_provider() {
             assert!(shown.contains(&format!("{mac}, Iteration {iterations}")), "{shown}");
             // Once for the key and once for the certificates.
             assert_eq!(shown.matches(encryption).count(), 2, "{shown}");
-            assert!(!shown.contains("RC2"), "{shown}");
+            // In the words of OpenSSL: base64 may have these letters as well.
+            assert!(!info.stderr.contains("RC2"), "{shown}");
             assert_eq!(base64(&info.text()), certificate(&home));
             assert_eq!(shown.matches("BEGIN PRIVATE KEY").count(), 1, "{shown}");
             assert_eq!(shown.matches("BEGIN CERTIFICATE").count(), 2, "the device's and the authority's: {shown}");
