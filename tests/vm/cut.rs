@@ -50,7 +50,10 @@ fn denied_sessions_are_cut_within_a_second() {
             let reading = scope.spawn(|| while busy.read(&mut [0; 65_536]).is_ok() {});
             let asked = Instant::now();
             let reply = gate.reload(&house(&format!("deny = [\"sha256:{fingerprint}\"]")));
-            assert_eq!((&reply["sessions_cut"], &reply["sessions_kept"]), (&3.into(), &1.into()), "{reply}");
+            // A slow machine may notice the changed file by itself before the signal comes.
+            let reloads = gate.lines().into_iter().filter(|line| line["event"] == "reloaded");
+            let cut: u64 = reloads.filter_map(|line| line["sessions_cut"].as_u64()).sum();
+            assert_eq!((cut, &reply["sessions_kept"]), (3, &1.into()), "{reply}");
             let lines = gate.wait_for_lines("all three", 3, |line| line["reason"] == "denied");
             assert_eq!(idle.end(), End::of(CloseReason::Denied));
             reading.join().unwrap();
