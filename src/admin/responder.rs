@@ -163,8 +163,10 @@ fn requested_host<Body>(request: &Request<Body>) -> Result<Option<&str>, ()> {
 /// resolve to this address ("DNS rebinding"), whose page could read the reply.
 fn is_address_or_localhost(host: &str) -> bool {
     let is_address = |host: &str| host.parse::<SocketAddr>().is_ok();
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    is_address(host) || is_address(&format!("{host}:80")) || name.eq_ignore_ascii_case("localhost")
+    // A port is digits alone: `localhost:x@evil.example` names evil.example (RFC 3986 section 3.2).
+    let (name, port) = host.rsplit_once(':').unwrap_or((host, "80"));
+    let is_localhost = name.eq_ignore_ascii_case("localhost") && port.parse::<u16>().is_ok();
+    is_address(host) || is_address(&format!("{host}:80")) || is_localhost
 }
 
 #[cfg(test)]
@@ -204,6 +206,9 @@ mod tests {
             "127.0.0.1.evil.example",
             "0x7f.1",
             "a@127.0.0.1",
+            "localhost:a@evil.example",
+            "localhost:a@evil.example:9180",
+            "localhost:",
             "[::1].example",
             "[::1",
             "",

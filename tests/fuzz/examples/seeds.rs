@@ -286,6 +286,8 @@ fn requests(clients: &Authority) {
         ("head", "HEAD /status.json HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n"),
         ("rebinding", "GET /healthz HTTP/1.1\r\nHost: evil.example\r\n\r\n"),
         ("absolute", "GET http://[::1]:9180/readyz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"),
+        ("scheme", "GET ht+tp://[::0]:9180/readyz HTTP/1.1\r\nHost: 1\r\n\r\n"),
+        ("credentials", "GET http://localhost:a@evil.example/readyz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"),
         ("body", "POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
         ("two", "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"),
     ] {

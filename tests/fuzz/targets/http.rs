@@ -73,17 +73,19 @@ fn is_local(bytes: &[u8]) {
         .filter(|header| header.name.eq_ignore_ascii_case("host"))
         .map(|header| String::from_utf8_lossy(header.value).into_owned())
         .collect();
+    // The absolute form is a URI with a scheme (RFC 3986 section 3.1), and stands for the field (RFC 9112 section 3.2.2).
     if let Some((scheme, rest)) = request.path.unwrap().split_once("://")
-        && scheme.chars().all(|c| c.is_ascii_alphanumeric())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.~".contains(c))
     {
         hosts = vec![rest.split(['/', '?', '#']).next().unwrap().to_owned()];
     }
     for host in hosts {
-        let bare = host.strip_prefix('[').map_or_else(
-            || host.rsplit_once(':').map_or(host.as_str(), |(bare, _)| bare),
-            |rest| rest.split([']', '%']).next().unwrap(),
-        );
-        let is_address = bare.parse::<IpAddr>().is_ok() || host.parse::<IpAddr>().is_ok();
-        assert!(is_address || bare.eq_ignore_ascii_case("localhost"), "{host:?} is served");
+        let (name, port) = match host.strip_prefix('[') {
+            Some(rest) => rest.split_once(']').expect("an address ends"),
+            None => host.find(':').map_or((host.as_str(), ""), |colon| host.split_at(colon)),
+        };
+        let is_address = name.split('%').next().unwrap().parse::<IpAddr>().is_ok();
+        let is_port = port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
+        assert!(is_port && (is_address || name.eq_ignore_ascii_case("localhost")), "{host:?} is served");
     }
 }
