@@ -283,7 +283,7 @@ pub struct WrittenFile {
 
 fn service(args: &InitArgs, route: &RouteArg) -> Option<Service> {
     let server_name = ServerNamePattern::parse(&server_name(args, route)).ok()?;
-    Some(Service { route: route.name.clone(), server_name, kind: route.kind() })
+    Some(Service { route: route.name.clone(), server_name, kind: route.kind(), admitted: true })
 }
 
 fn server_name(args: &InitArgs, route: &RouteArg) -> String {

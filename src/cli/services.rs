@@ -66,11 +66,12 @@ impl Configured {
         let Some(config) = &self.config else { return Reachable::default() };
         let of = |only_admitted: bool| {
             let routes = self.routes(device).filter(move |(_, admitted)| *admitted || !only_admitted);
-            let services = routes.flat_map(|(route, _)| {
-                let service = |name: &ServerNamePattern| Service {
+            let services = routes.flat_map(|(route, admitted)| {
+                let service = move |name: &ServerNamePattern| Service {
                     route: route.name.clone(),
                     server_name: name.clone(),
                     kind: route.kind,
+                    admitted,
                 };
                 route.server_names.iter().map(service)
             });
@@ -104,8 +105,15 @@ impl Configured {
         if rows.is_empty() { String::new() } else { format!("It may use these routes:\n{}", table(&rows)) }
     }
 
-    /// A warning with the line to write, if no route admits the device, or one that its guest pass is for does not.
-    pub(super) fn warning(&self, name: &str, guest: Option<&GuestPass>, device: &SampleClient) -> Option<String> {
+    /// A warning with the line to write, if no route admits the device, or one that its guest pass is for does not. In the first
+    /// case there is no file for `doorward join`; `again` is the command that makes one when a route admits the device.
+    pub(super) fn warning(
+        &self,
+        name: &str,
+        guest: Option<&GuestPass>,
+        device: &SampleClient,
+        again: &str,
+    ) -> Option<String> {
         let routes: Vec<(&Route, bool)> = self.routes(device).collect();
         let mut refused =
             routes.iter().filter(|(route, admitted)| !admitted && guest.is_none_or(|pass| pass.covers(&route.name)));
@@ -118,8 +126,13 @@ impl Configured {
             if guest.is_some() { format!("the route {} does not admit", route.name) } else { "no route admits".into() };
         let entries = route.allow_entries.iter().map(|entry| entry.text.as_str()).chain([name]);
         let entries: Vec<String> = entries.map(|entry| toml::Value::from(entry).to_string()).collect();
+        let again = if routes.iter().any(|(_, admitted)| *admitted) {
+            String::new()
+        } else {
+            format!("\n  until then there is no file for \"doorward join\"; after the change, this makes it: {again}")
+        };
         Some(format!(
-            "{which} {shown}; to change that, write below the [[route]] {:?} in {}:\n  allow = [{}]",
+            "{which} {shown}; to change that, write below the [[route]] {:?} in {}:\n  allow = [{}]{again}",
             route.name.as_str(),
             shell::path(&self.file),
             entries.join(", ")

@@ -9,7 +9,7 @@ use crate::pki::{self, Password, keys};
 
 use super::{Device, Gate, ServerTrust};
 
-/// What `device` needs to reach this gate; `None` if it is not known what that is.
+/// What `device` needs to reach this gate; `None` if that is not known, or no route admits the device.
 pub(super) fn bundle(gate: &Gate, device: &Device, password: &Password) -> Result<Option<Bundle>, pki::Error> {
     let Some(bundle) = bundle_without_key(gate, &device.name, device.certificate.clone()) else { return Ok(None) };
     let key = rcgen::KeyPair::try_from(&device.key)?;
@@ -24,7 +24,7 @@ pub fn bundle_without_key(gate: &Gate, device: &DeviceName, certificate: Certifi
         .services
         .iter()
         // A name that is not known cannot be asked for.
-        .filter(|service| service.server_name != ServerNamePattern::Default)
+        .filter(|service| service.admitted && service.server_name != ServerNamePattern::Default)
         .map(|service| BundleRoute {
             name: service.route.clone(),
             kind: service.kind,

@@ -94,6 +94,9 @@ pub struct Service {
     pub server_name: ServerNamePattern,
     /// Which program uses it.
     pub kind: ServiceKind,
+    /// Whether the route admits the device. The page also names services that do not admit it yet, if none does; the file for
+    /// `doorward join` names only those that do.
+    pub admitted: bool,
 }
 
 impl Gate {
@@ -313,7 +316,12 @@ mod tests {
     fn kit_with(trust: ServerTrust) -> Kit {
         let nas = ServerNamePattern::parse("nas.home.example").expect("a name");
         let home = home_of([&nas]);
-        let nas = Service { route: Name::parse("nas").expect("a name"), server_name: nas, kind: ServiceKind::Http };
+        let nas = Service {
+            route: Name::parse("nas").expect("a name"),
+            server_name: nas,
+            kind: ServiceKind::Http,
+            admitted: true,
+        };
         let gate = Gate { trust, services: vec![nas], port: PUBLIC_PORT, home, renewal: None };
         let name = DeviceName::parse("alice-phone").expect("a name");
         let issued = DeviceAuthority::new().expect("an authority").issue(&name).expect("a device");

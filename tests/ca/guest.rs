@@ -123,6 +123,8 @@ fn device_that_no_route_admits_is_issued_with_the_line_to_add() {
         "{made}"
     );
     assert!(made.stderr.contains(&format!("\n  {line}\n")), "{made}");
+    let again = "until then there is no file for \"doorward join\"; after the change, this makes it: doorward ";
+    assert!(made.stderr.contains(again), "{made}");
     let made = issue(&["guest", "--for", "1h", "--route", "photos"]);
     assert!(made.stderr.contains("warning: the route photos does not admit guest"), "{made}");
     assert!(made.stderr.contains("\n  allow = [\"alice-phone\", \"dns:x.example\", \"guest\"]\n"), "{made}");

@@ -79,6 +79,36 @@ fn only_routes_that_the_device_may_use_are_in_its_file() {
 }
 
 #[test]
+fn device_that_no_route_admits_has_no_file_until_one_does() {
+    let owner = Owner::new();
+    for name in ["nas", "ssh", "smb"] {
+        let text = fs::read_to_string(owner.path("doorward.toml")).unwrap();
+        let route = text.split("[[route]]").find(|route| route.contains(&format!("\"{name}.home.example\""))).unwrap();
+        let allow = route.lines().find(|line| line.starts_with("allow")).unwrap();
+        owner.edit(route, &route.replace(allow, "allow = [\"alice-laptop\"]"));
+    }
+    let csr = owner.path("dora.csr");
+    let key = rcgen::KeyPair::generate().unwrap();
+    let request = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
+    fs::write(&csr, request.pem().unwrap()).unwrap();
+    let with_request = owner.ca(&["device", "dora", "--request", csr.to_str().unwrap()]);
+    for (name, written) in [("carol", owner.ca(&["device", "carol"])), ("dora", with_request)] {
+        assert!(written.get("bundle").is_none(), "{name}: {written}");
+        assert!(!owner.path(&format!("devices/{name}.doorward")).exists(), "{name}");
+        assert!(owner.path(&format!("devices/{name}.pem")).exists(), "{name}");
+    }
+    let page = fs::read_to_string(owner.path("devices/carol.html")).unwrap();
+    assert!(page.contains("https://nas.home.example") && !page.contains("carol.doorward"), "{page}");
+    // What the warning says to do.
+    owner.edit("allow = [\"alice-laptop\"]", "allow = [\"alice-laptop\", \"carol\", \"dora\"]");
+    for name in ["carol", "dora"] {
+        owner.ca(&["renew", name]);
+        let bundle = read_bundle(&owner.path(&format!("devices/{name}.doorward"))).unwrap();
+        assert!(names(&bundle).contains(&"nas http nas.home.example".to_owned()), "{:?}", names(&bundle));
+    }
+}
+
+#[test]
 fn renewal_writes_it_anew() {
     let owner = Owner::new();
     let (file, password) = owner.file();

@@ -11,7 +11,7 @@ use time::Duration;
 use super::change::Change;
 use super::folder::config_of;
 use super::in_force::apply;
-use super::output::{device_text, print, share_command};
+use super::output::{device_text, print, renew_command, share_command};
 use super::parse::parse_device;
 use super::passphrase::PassphraseArg;
 use super::{CaError, FolderArg, Format, published};
@@ -159,7 +159,8 @@ pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
         None => format!("a certificate for {}, valid until {}", args.name, issued.not_after.date()),
     };
     let text = format!("Issued {what}:\n{}{}", device_text(&issued.files, share.as_deref()), configured.text(&device));
-    if let Some(warning) = configured.warning(args.name.as_str(), pass, &device) {
+    let again = share.clone().unwrap_or_else(|| renew_command(store.folder(), args.output.as_deref(), &args.name));
+    if let Some(warning) = configured.warning(args.name.as_str(), pass, &device, &again) {
         errln!("warning: {warning}");
     }
     print(args.format, &text, &Issued { files: &issued.files, routes: configured.admitting(&device) })?;
@@ -225,7 +226,8 @@ fn for_request(
         issued.key_sha256,
         configured.text(&device)
     );
-    if let Some(warning) = configured.warning(args.name.as_str(), guest.map(|guest| &guest.pass), &device) {
+    let again = renew_command(store.folder(), args.output.as_deref(), &args.name);
+    if let Some(warning) = configured.warning(args.name.as_str(), guest.map(|guest| &guest.pass), &device, &again) {
         errln!("warning: {warning}");
     }
     print(args.format, &text, &issued)

@@ -11,6 +11,7 @@ use crate::ca::device_files::DeviceFiles;
 use crate::ca::inventory::Store;
 use crate::cli::{Format, share};
 use crate::model::device_name::DeviceName;
+use crate::model::shell;
 
 /// Prints text for people to stderr, or JSON to stdout.
 pub(super) fn print(format: Format, text: &str, json: &impl Serialize) -> Result<(), CaError> {
@@ -31,6 +32,12 @@ pub(super) fn print_json(value: &impl Serialize) -> Result<(), CaError> {
 pub(super) fn share_command(authorities: &Path, output: Option<&Path>, name: &DeviceName) -> Option<String> {
     let found = output.is_none() && std::path::absolute(authorities).ok()?.ends_with(FOLDER);
     found.then(|| share::command(name, &Store::join(authorities, Path::new(".."))))
+}
+
+/// The command that writes the files of a device again, with a new certificate.
+pub(super) fn renew_command(authorities: &Path, output: Option<&Path>, name: &DeviceName) -> String {
+    let output = output.map(|output| format!(" --output {}", shell::path(output))).unwrap_or_default();
+    format!("doorward ca renew {} --folder {}{output}", shell::word(name.as_str()), shell::path(authorities))
 }
 
 /// Where the files of a device are, and their password.

@@ -76,12 +76,17 @@ pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
     // It may be given as the name of its files.
     let current = store.inventory.current(name, Kind::Device);
     let device = SampleClient::device(current.map_or(name, |entry| entry.name.as_str()), None);
-    let renewed = renew::device(&mut store, &request, &passphrase, || Configured::load(&config).reachable(&device))
-        .map_err(CaError::with_remedy(
+    let configured = store.as_owner(|| Configured::load(&config));
+    let renewed = renew::device(&mut store, &request, &passphrase, || configured.reachable(&device)).map_err(
+        CaError::with_remedy(
             "they are not files of this device: choose another --output, or replace them with --force",
-        ))?;
+        ),
+    )?;
     published::inventory(&store);
     let share = share_command(store.folder(), args.output.as_deref(), &renewed.name);
+    if let Some(warning) = configured.warning(renewed.name.as_str(), None, &device, "the same command") {
+        errln!("warning: {warning}");
+    }
     let mut text = text(&renewed, share.as_deref());
     let outcome = renewed.list.as_ref().map(|list| {
         let outcome = apply(&args.issue.folder, &store, Change::Lists(std::slice::from_ref(list)));

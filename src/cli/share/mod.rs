@@ -139,7 +139,7 @@ fn prepare(args: &ShareArgs, folder: &Path) -> Result<(Kit, Password), NotShared
     let holder = files::holder(&device)?;
     let reachable = configured.reachable(&holder);
     let trust = files::trust(folder, &device, &reachable)?;
-    if let Some(warning) = configured.warning(args.device.as_str(), None, &holder) {
+    if let Some(warning) = configured.warning(args.device.as_str(), None, &holder, "the same command") {
         errln!("warning: {warning}");
     }
     let gate = Gate::new(trust, reachable);
