@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use doorward::bundle::Bundle;
+use doorward::bundle::{Bundle, BundleKey};
 
 use crate::common::process::run;
 use crate::people::{Issuer, Owner, User, day};
@@ -65,6 +65,25 @@ fn bundles_of_no_use_are_refused() {
         let refused = run(&mut user.join(&[&format!("--undo={name}")])).failure();
         assert_eq!(refused.status.code(), Some(2), "{refused}");
     }
+}
+
+#[test]
+fn home_that_others_can_change_is_not_used_wherever_its_key_is() {
+    let (issuer, user) = (Issuer::new(), User::new());
+    let bundle = issuer.bundle("laptop", -40, 100);
+    user.joins(&user.given("x.doorward", &bundle), "", &["--as", "a"]).success();
+    let token = Bundle { key: BundleKey::Token("pkcs11:token=x?module-path=/tmp/x.so".to_owned()), ..bundle };
+    fs::write(user.home_file("b"), token.to_text().as_bytes()).unwrap();
+    for name in ["a", "b"] {
+        for mode in [0o620, 0o602, 0o666] {
+            fs::set_permissions(user.home_file(name), fs::Permissions::from_mode(mode)).unwrap();
+            let listed = run(&mut user.join(&["--list"])).failure();
+            let said = format!("other users can change {}, ", user.home_file(name).display());
+            assert!(listed.stderr.contains(&said) && listed.stderr.contains("chmod 600"), "{listed}");
+        }
+        fs::set_permissions(user.home_file(name), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    run(&mut user.join(&["--list"])).success();
 }
 
 #[test]

@@ -36,6 +36,16 @@ pub enum HomesError {
         /// The file.
         path: PathBuf,
     },
+    /// A file that others can change.
+    #[error(
+        "other users can change {0}, which says what is trusted and where the key is\n  if none did: chmod 600 {0}, and make it yours; \
+         otherwise join again with the file that you were given",
+        path.display()
+    )]
+    Writable {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file that is used as it is names the token of its key.
     #[error(
         "{0} says that its key is in a PKCS#11 token\n  the library of a token is run, and a file may come from anywhere: name the key \

@@ -92,6 +92,10 @@ impl Homes {
         let failed = |source| HomesError::Io { action: "read", path: file.clone(), source };
         let open = File::open(&file).map_err(failed)?;
         let exposed = platform::others_can_read(&open).map_err(failed)?;
+        // It says which authority to trust, and which library of a token to run.
+        if platform::others_can_write(&open).map_err(failed)? {
+            return Err(HomesError::Writable { path: file });
+        }
         let bundle = Bundle::parse(&text_of(open, &file)?)
             .map_err(|source| HomesError::Damaged { path: file.clone(), source })?;
         if exposed && matches!(bundle.key, BundleKey::Plain(_)) {

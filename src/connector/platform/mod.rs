@@ -23,7 +23,9 @@ use tokio::net::tcp::OwnedWriteHalf;
 use self::unix as system;
 #[cfg(windows)]
 use self::windows as system;
-pub(super) use system::{Listener, StatusSocket, ask_status, create_private, others_can_read, stdin, stdout, sync};
+pub(super) use system::{
+    Listener, StatusSocket, ask_status, create_private, others_can_read, others_can_write, stdin, stdout, sync,
+};
 pub use system::{asked_to_stop, has_terminal, raise_open_files};
 
 /// A stream to read from, of whatever kind.

@@ -35,6 +35,11 @@ pub(in crate::connector) const fn others_can_read(_: &File) -> io::Result<bool> 
     Ok(false)
 }
 
+/// Whether other users may change the file: as with reading it.
+pub(in crate::connector) const fn others_can_write(_: &File) -> io::Result<bool> {
+    Ok(false)
+}
+
 /// Whether the user can be asked on a console, wherever standard input comes from.
 pub fn has_terminal() -> bool {
     File::options().read(true).write(true).open("CONIN$").is_ok()
