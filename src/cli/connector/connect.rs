@@ -75,6 +75,7 @@ pub(in crate::cli) fn run(args: &ConnectArgs) -> ExitCode {
             let code = match &failure {
                 Failure::Token(_) | Failure::Gate { fault: Fault::Token(_), .. } => exit::USAGE,
                 Failure::Unreached(_) => exit::NO_GATE,
+                Failure::Gate { fault: Fault::Unanswered, .. } => exit::LOST,
                 Failure::Gate { .. } if failure.is_passing() => exit::NO_GATE,
                 Failure::Gate { .. } => exit::REFUSED,
             };
