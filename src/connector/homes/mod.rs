@@ -15,6 +15,7 @@ use crate::model::names::ServerName;
 
 pub use compare::{Difference, identity};
 pub use error::{HomesError, NotFound};
+pub(super) use find::qualified;
 pub use store::{read_bundle, read_bundle_from, read_text};
 
 /// The user's folder of homes.
