@@ -42,7 +42,7 @@ impl Failure {
     /// Whether it may be gone in a moment, as after a change of the network; the gate has refused nothing.
     pub const fn is_passing(&self) -> bool {
         match self {
-            Self::Unreached(_) | Self::Gate { fault: Fault::Silent | Fault::Closed, .. } => true,
+            Self::Unreached(_) | Self::Gate { fault: Fault::Silent | Fault::Closed | Fault::Unanswered, .. } => true,
             Self::Token(error) | Self::Gate { fault: Fault::Token(error), .. } => error.is_passing(),
             Self::Gate { .. } => false,
         }
@@ -69,8 +69,10 @@ pub enum Fault {
     NotTls,
     /// What answers speaks it in no way that this device does, or breaks its rules. The text is rustls'.
     Protocol(String),
-    /// The connection was closed without a word.
+    /// The connection was closed without a word, during the handshake or after the first bytes.
     Closed,
+    /// It was closed after the handshake, and before the first byte. A gate that refuses says why, or does not begin a handshake.
+    Unanswered,
     /// No answer in time.
     Silent,
     /// The token with the device's key did not sign.
@@ -80,6 +82,14 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// The same if the handshake was done, and nothing has come yet.
+    pub(super) fn before_the_first_byte(self) -> Self {
+        match self {
+            Self::Closed => Self::Unanswered,
+            other => other,
+        }
+    }
+
     pub(super) fn of(error: &io::Error, tls: &Tls) -> Self {
         use io::ErrorKind;
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());

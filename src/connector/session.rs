@@ -143,7 +143,7 @@ where
         Ok(Some(Err(Broken::Writer(error)))) => return End::Local(LocalFault::Write(error)),
         Ok(Some(Err(Broken::Reader(error)))) => {
             let fault = Fault::of(&error, tls);
-            return if moved.from_gate() == 0 { End::Refused(fault) } else { End::Cut(fault) };
+            return if moved.from_gate() == 0 { End::Refused(fault.before_the_first_byte()) } else { End::Cut(fault) };
         }
         Ok(Some(Ok(()))) => {
             while !up_is_done {

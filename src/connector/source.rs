@@ -8,10 +8,11 @@ use std::time::SystemTime;
 
 use tokio::sync::Notify;
 
-use super::homes::{Home, Homes, HomesError, Joined, NotFound, Target, read_bundle};
+use super::homes::{Home, Homes, HomesError, Joined, NotFound, Target, qualified, read_bundle};
 use super::remote::{Remote, Unusable, tls_of};
 use super::tls::Tls;
 use crate::bundle::{Bundle, BundleKey, BundleRoute};
+use crate::model::service::ServiceKind;
 
 /// The homes of a user.
 #[derive(Debug)]
@@ -39,6 +40,21 @@ struct State {
 
 /// What changes when a file does.
 type Stamp = BTreeMap<PathBuf, (Option<SystemTime>, u64)>;
+
+/// A route of one home, whatever other homes are joined or have routes of the same name.
+#[derive(Clone, Debug)]
+pub struct Pinned {
+    /// The home, unless the route is that of a file.
+    home: Option<String>,
+    /// What was asked for.
+    wanted: String,
+    /// What the user calls it.
+    pub shown: String,
+    /// The same, whatever is joined later: a route by its name has that of its home.
+    pub lasting: String,
+    /// Its kind.
+    pub kind: ServiceKind,
+}
 
 /// What has changed since the last look.
 #[derive(Debug)]
@@ -129,8 +145,12 @@ impl Source {
     }
 
     /// All routes that have a server name of their own: the name to ask for each, and its route.
-    pub fn routes(&self) -> Vec<(String, BundleRoute)> {
+    pub fn routes(&self) -> Result<Vec<(String, BundleRoute)>, SourceError> {
         let joined = self.joined();
+        if joined.homes.is_empty() {
+            let broken = self.files.read()?.broken.into_iter().next();
+            return Err(broken.map_or_else(|| NotFound::NoHomes.into(), SourceError::from));
+        }
         let mut routes: Vec<(String, BundleRoute)> = Vec::new();
         for (home, route) in joined.routes().filter(|(_, route)| route.host().is_some()) {
             let name = joined.shortest(home, route);
@@ -138,7 +158,7 @@ impl Source {
                 routes.push((name, route.clone()));
             }
         }
-        routes
+        Ok(routes)
     }
 
     /// The route that is meant by a name, `route.home`, or a server name.
@@ -153,9 +173,28 @@ impl Source {
         }
     }
 
+    /// The route that is meant now, for as long as this program runs.
+    pub fn pin(&self, wanted: &str) -> Result<Pinned, SourceError> {
+        let Target { home, route, .. } = self.find(wanted)?;
+        let qualified = qualified(&home, &route);
+        let shown = if wanted == qualified { self.joined().shortest(&home, &route) } else { wanted.to_owned() };
+        let is_joined = matches!(self.files, Files::Joined(_));
+        let lasting = if is_joined && wanted == route.name.as_str() { qualified } else { wanted.to_owned() };
+        Ok(Pinned { home: is_joined.then_some(home.name), wanted: wanted.to_owned(), shown, lasting, kind: route.kind })
+    }
+
     /// The same, to be connected to.
-    pub fn remote(&self, wanted: &str) -> Result<Remote, SourceError> {
-        let target = self.find(wanted)?;
+    pub fn remote(&self, pinned: &Pinned) -> Result<Remote, SourceError> {
+        let Some(name) = &pinned.home else { return self.remote_of(self.find(&pinned.wanted)?) };
+        let mut joined = self.joined();
+        joined.homes.retain(|home| home.name == *name);
+        if joined.homes.is_empty() {
+            return Err(HomesError::Unknown(name.clone()).into());
+        }
+        self.remote_of(joined.find(&pinned.wanted)?)
+    }
+
+    fn remote_of(&self, target: Target) -> Result<Remote, SourceError> {
         let unusable = |error| SourceError::Unusable { home: target.home.name.clone(), error };
         let tls = self.tls(&target.home.bundle).map_err(unusable)?;
         Remote::of(&target, tls).map_err(unusable)

@@ -1,6 +1,6 @@
 //! Numbers, durations, amounts of data and tables for people: the same on the command line and on the status page.
 
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use unicode_width::UnicodeWidthStr;
 
 /// A duration in the largest unit that fits, rounded down, as in `59 seconds` and `3 days`. A negative one counts as none.
@@ -71,6 +71,15 @@ pub fn bytes(count: u64) -> String {
 pub fn date(seconds: i64) -> String {
     OffsetDateTime::from_unix_timestamp(seconds)
         .map_or_else(|_| "a date out of range".to_owned(), |moment| moment.date().to_string())
+}
+
+/// The day of a moment in UTC, and its time as well if `other`, which is told beside it, is less than a day away.
+pub fn day_near(moment: OffsetDateTime, other: OffsetDateTime) -> String {
+    let date = moment.date();
+    if (moment - other).abs() >= Duration::DAY {
+        return date.to_string();
+    }
+    format!("{date} {:02}:{:02} UTC", moment.hour(), moment.minute())
 }
 
 /// Rows as aligned columns, two spaces apart: each is as wide as its widest cell is on a terminal. No line ends with spaces.
@@ -157,6 +166,15 @@ mod tests {
         ] {
             assert_eq!(bytes(count), text);
         }
+    }
+
+    #[test]
+    fn day_has_a_time_where_the_day_alone_says_nothing() {
+        let now = time::macros::datetime!(2026-11-29 23:05 UTC);
+        assert_eq!(day_near(now + Duration::hours(2), now), "2026-11-30 01:05 UTC");
+        assert_eq!(day_near(now - Duration::hours(23), now), "2026-11-29 00:05 UTC");
+        assert_eq!(day_near(now + Duration::days(1), now), "2026-11-30");
+        assert_eq!(day_near(now - Duration::days(400), now), "2025-10-25");
     }
 
     #[test]

@@ -190,6 +190,12 @@ impl End {
     }
 }
 
+/// Whether a write has taken the news that the backend was reset: a read then finds an end, which the backend has not sent. After one
+/// that it has sent, the write fails with another error (EPIPE).
+fn has_taken_a_reset(write_error: Option<&io::Error>) -> bool {
+    write_error.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionReset)
+}
+
 /// What the client has sent after its close_notify.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum AfterCloseNotify {

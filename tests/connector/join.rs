@@ -11,9 +11,32 @@ use doorward::model::service::ServiceKind;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
 
-use crate::common::process::run;
+use crate::common::process::{run, run_with_input, tool};
 use crate::common::terminal::on_a_terminal;
 use crate::people::{Issuer, Owner, User, day, mode, route};
+
+#[test]
+fn file_may_come_from_a_pipe() {
+    let (owner, user) = (Owner::new(), User::new());
+    let (file, password) = owner.file();
+    let text = fs::read(&file).unwrap();
+    // The password is not looked for behind the file.
+    let mut alone = tool("setsid", "util-linux");
+    alone.args(["--wait", env!("CARGO_BIN_EXE_doorward"), "join", "-"]).env("HOME", user.path(""));
+    let unasked = run_with_input(alone.env_remove("XDG_CONFIG_HOME"), &text).failure();
+    assert!(
+        unasked.stderr.contains("cannot ask for the password") && unasked.stderr.contains("--password-file"),
+        "{unasked}"
+    );
+    assert!(!user.home_file("home.example").exists());
+
+    let secret = owner.path("password");
+    fs::write(&secret, &password).unwrap();
+    let joined = run_with_input(&mut user.join(&["-", "--password-file", secret.to_str().unwrap()]), &text).success();
+    assert!(joined.stderr.starts_with("home.example is joined: "), "{joined}");
+    assert!(!joined.stderr.contains("no longer needed"), "{joined}");
+    assert_eq!(read_bundle(&user.home_file("home.example")).unwrap().chain, read_bundle(&file).unwrap().chain);
+}
 
 #[test]
 fn joining_keeps_the_file_and_undo_leaves_nothing() {

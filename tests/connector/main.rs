@@ -21,6 +21,7 @@ mod matrix;
 mod network;
 mod programs;
 mod refusals;
+mod rules;
 mod servers;
 mod shells;
 mod ssh;

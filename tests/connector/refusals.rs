@@ -2,8 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
+use std::time::Duration;
 
 use rcgen::CertificateParams;
+use socket2::SockRef;
 
 use crate::common::backend::{Backend, FullBacklog};
 use crate::common::bundle::bundle_route;
@@ -246,6 +248,49 @@ fn what_does_not_answer_is_told_in_words() {
     });
     let text = said(&ask("127.0.0.1", hangs_up.address().port()), 8);
     assert!(text.contains("closed the connection to echo without a reason"), "{text}");
+}
+
+/// Such as an SSH server with too many connections, or one that does not serve the gate's address.
+#[test]
+fn service_that_resets_before_its_first_byte_is_told_from_the_gate() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let scene = Scene::with("echo", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            // It has connected by then: before, it would count as one that refuses.
+            stream.read_exact(&mut [0; 5]).unwrap();
+            SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+        }
+    });
+    let refused = run_with_open_input(&mut doorward(&["connect", "echo"], &scene.file()), b"hello");
+    assert_says(
+        &said(&refused, 13),
+        "the connection to echo was closed before anything came from it",
+        "the service may have closed it",
+    );
+    assert!(!refused.stderr.contains("banned"), "{refused}");
+    assert_eq!(scene.gate.wait_closed("echo", 1)[0]["reason"], "backend_reset");
+}
+
+/// A clock that is some hours behind, as after a change between summer and winter: both dates may be the same.
+#[test]
+fn dates_of_the_same_day_have_a_time() {
+    let (_backend, scene) = echo();
+    let hours = |count: i64| days_from_now(0) + time::Duration::hours(count);
+    let mut params = Scene::device();
+    (params.not_before, params.not_after) = (hours(2), days_from_now(1));
+    let text = said(&connect(&scene, params), 6);
+    assert_eq!(text.matches(" UTC").count(), 2, "{text}");
+
+    let mut params = Certified::for_servers(&["echo.home.example"]);
+    (params.not_before, params.not_after) = (hours(2), days_from_now(1));
+    let gate = gate_with(&scene, &scene.pki.servers.issue(params));
+    let mut bundle = scene.bundle(&scene.certified());
+    bundle.port = gate.address().port();
+    let text = said(&run(&mut doorward(&["connect", "echo"], &scene.file_of(&bundle))), 6);
+    assert!(text.starts_with("the certificate of the gate of home.example is not valid before "), "{text}");
+    assert_eq!(text.matches(" UTC").count(), 2, "{text}");
 }
 
 #[test]

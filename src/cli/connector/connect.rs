@@ -39,7 +39,7 @@ pub(in crate::cli) struct ConnectArgs {
 }
 
 pub(in crate::cli) fn run(args: &ConnectArgs) -> ExitCode {
-    let opened = args.device.source().and_then(|source| Ok((source.remote(&args.route)?, source.used())));
+    let opened = args.device.source().and_then(|source| Ok((source.remote(&source.pin(&args.route)?)?, source.used())));
     let (remote, used) = match opened {
         Ok(opened) => opened,
         Err(error) => return failed(exit::USAGE, &error),
@@ -75,6 +75,7 @@ pub(in crate::cli) fn run(args: &ConnectArgs) -> ExitCode {
             let code = match &failure {
                 Failure::Token(_) | Failure::Gate { fault: Fault::Token(_), .. } => exit::USAGE,
                 Failure::Unreached(_) => exit::NO_GATE,
+                Failure::Gate { fault: Fault::Unanswered, .. } => exit::LOST,
                 Failure::Gate { .. } if failure.is_passing() => exit::NO_GATE,
                 Failure::Gate { .. } => exit::REFUSED,
             };

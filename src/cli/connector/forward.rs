@@ -14,6 +14,7 @@ use crate::connector::forward::service::service;
 use crate::connector::forward::{self, ForwardError, Forwarder};
 use crate::connector::homes::Homes;
 use crate::connector::platform;
+use crate::connector::source::Pinned;
 
 /// The examples below the help text.
 pub(in crate::cli) const EXAMPLE: &str = "\
@@ -75,7 +76,10 @@ pub(in crate::cli) fn run(args: &ForwardArgs) -> ExitCode {
         Err(error) => return failed(exit::USAGE, &error),
     };
     if args.install {
-        return install();
+        return match forward::chosen(&source, &rules, args.listen_beyond_loopback) {
+            Ok(chosen) => install(&chosen),
+            Err(error) => failed(exit::USAGE, &error),
+        };
     }
     let runtime = match runtime() {
         Ok(runtime) => runtime,
@@ -101,7 +105,7 @@ pub(in crate::cli) fn run(args: &ForwardArgs) -> ExitCode {
 fn read(file: &Path) -> Result<Vec<Rule>, String> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
     let text = std::fs::read_to_string(file).map_err(|error| failed(&error))?;
-    rule::parse(&text).map_err(|error| failed(&error))
+    rule::parse(&text, file)
 }
 
 /// The file of routes that is read where nothing else is said: beside the homes.
@@ -133,8 +137,8 @@ fn status() -> ExitCode {
     }
 }
 
-/// Writes the file that starts the same command at every login.
-fn install() -> ExitCode {
+/// Writes the file that starts the same command at every login, with these rules.
+fn install(chosen: &[(Rule, Pinned)]) -> ExitCode {
     let home = std::env::home_dir().filter(|home| home.is_absolute());
     let program = std::env::current_exe();
     let (Some(home), Ok(program)) = (home, program) else {
@@ -142,7 +146,7 @@ fn install() -> ExitCode {
     };
     let config = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|folder| folder.is_absolute());
     let config = config.unwrap_or_else(|| home.join(".config"));
-    let arguments = match installed_arguments() {
+    let arguments = match installed_arguments(chosen) {
         Ok(arguments) => arguments,
         Err(error) => return failed(exit::USAGE, &error),
     };
@@ -153,29 +157,43 @@ fn install() -> ExitCode {
               folder that Win+R, shell:startup opens",
         );
     };
+    let is_there = service.path.exists();
     let written = std::fs::create_dir_all(service.path.parent().unwrap_or(&home))
         .and_then(|()| std::fs::write(&service.path, &service.text));
     if let Err(error) = written {
         return failed(exit::UNEXPECTED, &format!("{}: {error}", service.path.display()));
     }
-    errln!("written: {}\nstart it now and at every login:", service.path.display());
-    service.start.iter().for_each(|line| outln!("{line}"));
+    let path = service.path.display();
+    let commands = if is_there {
+        errln!("replaced: {path}\nstart it anew, and at every login:");
+        service.restart
+    } else {
+        errln!("written: {path}\nstart it now and at every login:");
+        service.start
+    };
+    commands.iter().for_each(|line| outln!("{line}"));
     errln!("undo that:");
     service.stop.iter().for_each(|line| errln!("{line}"));
     exit::OK.into()
 }
 
-/// The arguments of this command without `--install`, paths made whole: a service starts in another folder.
-fn installed_arguments() -> Result<Vec<String>, String> {
-    let mut arguments = Vec::new();
+/// The arguments of this command without `--install`. Paths are made whole: a service starts in another folder. Routes have their
+/// home: another that is joined later may have one of the same name.
+fn installed_arguments(chosen: &[(Rule, Pinned)]) -> Result<Vec<String>, String> {
+    let lasting = |text: &str| {
+        let rule: Rule = text.parse().ok()?;
+        let (_, pinned) = chosen.iter().find(|(other, _)| *other == rule)?;
+        Some(format!("{}{}", pinned.lasting, text.strip_prefix(&rule.route)?))
+    };
+    let mut arguments = vec!["forward".to_owned()];
     let mut is_path = false;
-    for argument in std::env::args_os().skip(1) {
+    for argument in std::env::args_os().skip(2) {
         let text = argument.into_string().map_err(|argument| format!("{} is not UTF-8", argument.display()))?;
         let absolute = |path: &str| std::path::absolute(path).map(|path| path.display().to_string());
         let whole = match text.split_once('=') {
             _ if is_path => absolute(&text),
             Some((option @ ("--file" | "--config"), path)) => absolute(path).map(|path| format!("{option}={path}")),
-            _ => Ok(text.clone()),
+            _ => Ok(lasting(&text).unwrap_or_else(|| text.clone())),
         };
         is_path = ["--file", "--config", "-c"].contains(&text.as_str());
         if text != "--install" {

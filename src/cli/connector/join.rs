@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::{program, usable};
 use crate::bundle::{Bundle, BundleError, BundleKey, PlainKey};
 use crate::cli::{exit, failed};
-use crate::connector::homes::{Home, Homes, HomesError, Joined, identity, read_bundle};
+use crate::connector::homes::{Home, Homes, HomesError, Joined, identity, read_bundle, read_bundle_from};
 use crate::connector::renew;
 use crate::connector::ssh::{SshError, SshFolder};
 use crate::connector::token::{Token, TokenError, TokenKey, TokenUri};
@@ -18,7 +19,7 @@ use crate::model::identity::Sha256;
 use crate::model::names::{Name, printable};
 use crate::model::service::ServiceKind;
 use crate::model::shell;
-use crate::model::text::{date, in_words, table};
+use crate::model::text::{date, day_near, in_words, table};
 
 /// Printed below the help text.
 pub(crate) const EXAMPLE: &str = "\
@@ -41,7 +42,7 @@ const URI_MAX: usize = 512;
 /// The options of `doorward join`.
 #[derive(Args, Debug)]
 pub(crate) struct JoinArgs {
-    /// The file that was made for this device
+    /// The file that was made for this device, or "-" for standard input
     #[arg(value_name = "FILE", required_unless_present_any = ["undo", "list", "ssh", "no_ssh", "request"])]
     file: Option<PathBuf>,
 
@@ -148,7 +149,8 @@ fn request(uri: &TokenUri) -> Result<(), TokenError> {
 }
 
 fn join(args: &JoinArgs, homes: &Homes, file: &Path) -> Result<(), NotJoined> {
-    let bundle = read_bundle(file).map_err(|error| match error {
+    let read = if is_stdin(file) { read_bundle_from(io::stdin(), file) } else { read_bundle(file) };
+    let bundle = read.map_err(|error| match error {
         // The user has named it.
         HomesError::Io { .. } => NotJoined::usage(error),
         error => error.into(),
@@ -193,7 +195,10 @@ fn join(args: &JoinArgs, homes: &Homes, file: &Path) -> Result<(), NotJoined> {
         (false, None) => "is joined",
     };
     let device = &home.bundle.device;
-    errln!("{name} {what}: this device is {device} there, with a certificate that is valid until {}.\n", date(until));
+    errln!(
+        "{name} {what}: this device is {device} there, with a certificate that is valid until {}.\n",
+        day_of(until, now())
+    );
     let program = program();
     errln!("{}", usable::routes(&joined, home, &program, ssh.is_written()));
     if !told.is_empty() {
@@ -201,12 +206,30 @@ fn join(args: &JoinArgs, homes: &Homes, file: &Path) -> Result<(), NotJoined> {
     } else if joined.routes().any(|(_, route)| route.kind == ServiceKind::Ssh) {
         errln!("To let ssh do that always: {} join --ssh", shell::word(&program));
     }
-    let file = home.file.display();
+    let kept = home.file.display();
+    // A pipe is gone.
+    let rest = if file.is_file() { format!(" {shown} is no longer needed.") } else { String::new() };
     match home.bundle.key {
-        BundleKey::Token(_) => errln!("The key stays in its token: {file} names it. {shown} is no longer needed."),
-        _ => errln!("The key is in {file}, which only you can read. {shown} is no longer needed."),
+        BundleKey::Token(_) => errln!("The key stays in its token: {kept} names it.{rest}"),
+        _ => errln!("The key is in {kept}, which only you can read.{rest}"),
     }
     Ok(())
+}
+
+fn is_stdin(file: &Path) -> bool {
+    file == Path::new("-")
+}
+
+/// The day of a moment, with its time if the other one is near.
+fn day_of(seconds: i64, other: i64) -> String {
+    match [seconds, other].map(OffsetDateTime::from_unix_timestamp) {
+        [Ok(moment), Ok(other)] => day_near(moment, other),
+        _ => date(seconds),
+    }
+}
+
+fn now() -> i64 {
+    OffsetDateTime::now_utc().unix_timestamp()
 }
 
 /// When the certificate expires; an error if the file is of no use.
@@ -221,13 +244,15 @@ fn check_usable(bundle: &Bundle, file: &Path) -> Result<i64, NotJoined> {
     }
     let identity =
         identity(bundle).ok_or_else(|| NotJoined::usage(format!("{file}: the certificate cannot be read")))?;
-    let now = time::OffsetDateTime::now_utc().unix_timestamp();
+    let now = now();
     if identity.not_after < now {
         return Err(NotJoined::usage(format!(
-            "the certificate in {file} expired on {}, {} ago\n  ask the owner of the gate for a new one: doorward ca renew {}",
-            date(identity.not_after),
+            "the certificate in {file} expired on {}, {} ago\n  ask the owner of the gate for a new one: doorward ca renew {}; if the date \
+             is wrong here ({}), set the clock",
+            day_of(identity.not_after, now),
             in_words(now - identity.not_after),
-            shell::word(bundle.device.as_str())
+            shell::word(bundle.device.as_str()),
+            day_of(now, identity.not_after)
         )));
     }
     Ok(identity.not_after)
@@ -282,8 +307,12 @@ fn password(args: &JoinArgs, file: &Path) -> Result<Zeroizing<String>, NotJoined
         let read = open.and_then(first_line);
         return read.map_err(|error| NotJoined::usage(format!("cannot read {}: {error}", from.display())));
     }
-    if io::stdin().is_terminal() {
-        let prompt = format!("Password of {}: ", printable(&file.to_string_lossy(), 200));
+    // What is left of standard input is no password if the file comes from there.
+    if is_stdin(file) || io::stdin().is_terminal() {
+        let prompt = match is_stdin(file) {
+            true => "Password of the file: ".to_owned(),
+            false => format!("Password of {}: ", printable(&file.to_string_lossy(), 200)),
+        };
         return rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(|error| match error.kind() {
             io::ErrorKind::Interrupted => NotJoined::usage("interrupted; nothing was written"),
             _ => NotJoined::usage(format!("cannot ask for the password: {error}\n  give it with --password-file FILE")),
@@ -349,9 +378,9 @@ fn list(homes: &Homes) -> Result<(), NotJoined> {
 
 fn describe(home: &Home) -> String {
     let until = identity(&home.bundle).map_or_else(String::new, |identity| {
-        let now = time::OffsetDateTime::now_utc().unix_timestamp();
+        let now = now();
         let word = if identity.not_after < now { "expired on" } else { "valid until" };
-        format!("{word} {}", date(identity.not_after))
+        format!("{word} {}", day_of(identity.not_after, now))
     });
     let key = match &home.bundle.key {
         BundleKey::Token(uri) => format!("key in a token: {}", printable(uri, URI_MAX)),

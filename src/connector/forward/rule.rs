@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, Error, Visitor};
+use toml::Spanned;
 
 use crate::model::service::ServiceKind;
 
@@ -53,6 +55,19 @@ pub(super) const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
 
+impl Local {
+    /// Whether only one of them can be listened on, and this is why.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp(one), Self::Tcp(other)) => {
+                let any = one.ip().is_unspecified() || other.ip().is_unspecified();
+                one.port() != 0 && one.port() == other.port() && (any || one.ip() == other.ip())
+            }
+            (one, other) => one == other,
+        }
+    }
+}
+
 /// A route and where it is offered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
@@ -60,6 +75,51 @@ pub struct Rule {
     pub route: String,
     /// Where; if nothing is given, on the usual port of its kind.
     pub local: Option<Local>,
+    /// Where it is written, if not on the command line.
+    pub place: Option<Place>,
+}
+
+/// Where a rule is written in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub file: PathBuf,
+    /// The line of the route.
+    pub route: usize,
+    /// The line of the local address.
+    pub listen: usize,
+}
+
+impl Rule {
+    /// A route on its usual port.
+    pub const fn of(route: String) -> Self {
+        Self { route, local: None, place: None }
+    }
+
+    /// What is wrong with the route, after the line where it is written.
+    pub(super) fn wrong_route(&self, error: impl fmt::Display) -> String {
+        self.wrong(error, |place| place.route)
+    }
+
+    /// What is wrong with the local address.
+    pub(super) fn wrong_local(&self, error: impl fmt::Display) -> String {
+        self.wrong(error, |place| place.listen)
+    }
+
+    fn wrong(&self, error: impl fmt::Display, line: fn(&Place) -> usize) -> String {
+        match &self.place {
+            Some(place) => format!("{}:{}: {error}", place.file.display(), line(place)),
+            None => error.to_string(),
+        }
+    }
+
+    /// How another local address is chosen.
+    pub(super) fn advice(&self) -> String {
+        match &self.place {
+            Some(_) => "choose another one there: listen = \"ADDRESS:PORT\"".to_owned(),
+            None => format!("choose another one: doorward forward {}=ADDRESS:PORT", self.route),
+        }
+    }
 }
 
 impl FromStr for Rule {
@@ -73,7 +133,7 @@ impl FromStr for Rule {
         if route.is_empty() {
             return Err(format!("{text:?} names no route: ROUTE or ROUTE=ADDRESS:PORT"));
         }
-        Ok(Self { route: route.to_owned(), local })
+        Ok(Self { local, ..Self::of(route.to_owned()) })
     }
 }
 
@@ -88,29 +148,49 @@ struct File {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
-    route: String,
-    listen: Option<Listen>,
+    route: Spanned<String>,
+    listen: Option<Spanned<Local>>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Listen {
-    Port(u16),
-    Text(String),
+/// Of `listen`, so that a mistake is told with its line.
+impl<'de> Deserialize<'de> for Local {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Listen;
+
+        impl Visitor<'_> for Listen {
+            type Value = Local;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a port, ADDRESS:PORT or unix:/PATH")
+            }
+
+            fn visit_i64<E: Error>(self, port: i64) -> Result<Local, E> {
+                let port =
+                    u16::try_from(port).map_err(|_| E::custom(format!("{port} is no port: they end at 65535")))?;
+                Ok(Local::Tcp(loopback(port)))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Local, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_any(Listen)
+    }
 }
 
-/// Reads `forward.toml`.
-pub fn parse(text: &str) -> Result<Vec<Rule>, String> {
-    let file: File = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
-    let rule = |entry: Entry| {
-        let local = match entry.listen {
-            None => None,
-            Some(Listen::Port(port)) => Some(Local::Tcp(loopback(port))),
-            Some(Listen::Text(text)) => Some(text.parse().map_err(|error| format!("route {}: {error}", entry.route))?),
-        };
-        Ok(Rule { route: entry.route, local })
+/// Reads the text of this `forward.toml`.
+pub fn parse(text: &str, path: &Path) -> Result<Vec<Rule>, String> {
+    let file: File =
+        toml::from_str(text).map_err(|error| format!("{}: {}", path.display(), error.to_string().trim_end()))?;
+    let line = |offset: usize| text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1;
+    let rule = |Entry { route, listen }: Entry| {
+        let route_line = line(route.span().start);
+        let listen_line = listen.as_ref().map_or(route_line, |listen| line(listen.span().start));
+        let place = Place { file: path.to_owned(), route: route_line, listen: listen_line };
+        Rule { route: route.into_inner(), local: listen.map(Spanned::into_inner), place: Some(place) }
     };
-    file.forward.into_iter().map(rule).collect()
+    Ok(file.forward.into_iter().map(rule).collect())
 }
 
 /// The port of SMB, which file managers take for granted.
@@ -118,6 +198,12 @@ pub(super) const SMB: u16 = 445;
 
 /// The ports that are tried for a route, the preferred one first. `0` is a free one that the system chooses.
 pub(super) fn usual_ports(name: &str, kind: ServiceKind) -> Vec<u16> {
+    let mut ports = preferred_ports(name, kind);
+    ports.push(0);
+    ports
+}
+
+fn preferred_ports(name: &str, kind: ServiceKind) -> Vec<u16> {
     match kind {
         ServiceKind::Http => vec![8080, 8081, 8082, 8083],
         ServiceKind::Ssh => vec![2222, 2223, 2224, 2225],
@@ -133,7 +219,7 @@ pub(super) fn usual_ports(name: &str, kind: ServiceKind) -> Vec<u16> {
                 () if known(&["vnc"]) => vec![5900, 5901],
                 () if known(&["mqtt"]) => vec![1883, 1884],
                 () if known(&["redis"]) => vec![6379, 6380],
-                () => vec![0],
+                () => Vec::new(),
             }
         }
     }
@@ -162,7 +248,7 @@ mod tests {
     #[test]
     fn rules_are_a_route_and_an_address() {
         let tcp = |text: &str| Some(Local::Tcp(text.parse().unwrap()));
-        assert_eq!(rule("ssh"), Rule { route: "ssh".to_owned(), local: None });
+        assert_eq!(rule("ssh"), Rule::of("ssh".to_owned()));
         assert_eq!(rule("ssh=2222").local, tcp("127.0.0.1:2222"));
         assert_eq!(rule("ssh=localhost:2222").local, tcp("127.0.0.1:2222"));
         assert_eq!(rule("ssh.home.example=[::1]:0").local, tcp("[::1]:0"));
@@ -176,12 +262,29 @@ mod tests {
     fn file_is_read_and_unknown_keys_are_refused() {
         let text = "[[forward]]\nroute = \"ssh\"\nlisten = 2222\n\n[[forward]]\nroute = \"db\"\nlisten = \"unix:/a\"\n\n\
                     [[forward]]\nroute = \"smb\"\n";
-        assert_eq!(parse(text).unwrap(), [rule("ssh=2222"), rule("db=unix:/a"), rule("smb")]);
-        assert_eq!(parse("").unwrap(), []);
-        let error = parse("[[forward]]\nroute = \"ssh\"\nport = 2222\n").unwrap_err();
-        assert!(error.contains("unknown field `port`") && error.contains("line 3"), "{error}");
-        let error = parse("[[forward]]\nroute = \"ssh\"\nlisten = \"2222:ssh\"\n").unwrap_err();
-        assert!(error.contains("route ssh: \"2222:ssh\" is no local address"), "{error}");
+        let path = Path::new("/a/forward.toml");
+        let at =
+            |rule: Rule, route, listen| Rule { place: Some(Place { file: path.to_owned(), route, listen }), ..rule };
+        let expected = [at(rule("ssh=2222"), 2, 3), at(rule("db=unix:/a"), 6, 7), at(rule("smb"), 10, 10)];
+        assert_eq!(parse(text, path).unwrap(), expected);
+        assert_eq!(parse("", path).unwrap(), []);
+        let error = parse("[[forward]]\nroute = \"ssh\"\nport = 2222\n", path).unwrap_err();
+        assert!(error.starts_with("/a/forward.toml: ") && error.contains("unknown field `port`"), "{error}");
+        let error = parse("[[forward]]\nroute = \"ssh\"\nlisten = \"2222:ssh\"\n", path).unwrap_err();
+        assert!(error.contains("line 3") && error.contains("\"2222:ssh\" is no local address"), "{error}");
+    }
+
+    #[test]
+    fn addresses_overlap_where_one_can_be_listened_on() {
+        let overlap = |one: &str, other: &str| {
+            let [one, other] = [one, other].map(|text| text.parse::<Local>().unwrap());
+            assert_eq!(one.overlaps(&other), other.overlaps(&one));
+            one.overlaps(&other)
+        };
+        assert!(overlap("22", "localhost:22") && overlap("0.0.0.0:22", "22") && overlap("unix:/a", "unix:/a"));
+        assert!(
+            !overlap("22", "23") && !overlap("22", "127.0.0.2:22") && !overlap("0", "0") && !overlap("22", "unix:/a")
+        );
     }
 
     #[test]

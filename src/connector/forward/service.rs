@@ -13,6 +13,8 @@ pub struct Service {
     pub text: String,
     /// The commands that start it now and at every login.
     pub start: Vec<String>,
+    /// The same where an earlier file was replaced, by which it may run.
+    pub restart: Vec<String>,
     /// The commands that undo that.
     pub stop: Vec<String>,
 }
@@ -50,9 +52,11 @@ fn systemd(config: &Path, program: &Path, arguments: &[String]) -> Service {
          WantedBy=default.target\n",
         command.join(" ")
     );
-    let lines = |lines: &[&str]| lines.iter().map(|&line| line.to_owned()).collect();
+    let start = ["systemctl --user daemon-reload", "systemctl --user enable --now doorward-forward"].map(str::to_owned);
+    let restart = "systemctl --user restart doorward-forward".to_owned();
     Service {
-        start: lines(&["systemctl --user daemon-reload", "systemctl --user enable --now doorward-forward"]),
+        restart: start.iter().cloned().chain([restart]).collect(),
+        start: start.to_vec(),
         stop: vec!["systemctl --user disable --now doorward-forward".to_owned(), format!("rm {}", path.display())],
         path,
         text,
@@ -81,9 +85,12 @@ fn launchd(home: &Path, program: &Path, arguments: &[String]) -> Option<Service>
     let mut text = Vec::new();
     Value::Dictionary(job).to_writer_xml(&mut text).ok()?;
     let shown = path.display();
+    let start = format!("launchctl bootstrap gui/$(id -u) {shown}");
+    let stop = format!("launchctl bootout gui/$(id -u) {shown}");
     Some(Service {
-        start: vec![format!("launchctl bootstrap gui/$(id -u) {shown}")],
-        stop: vec![format!("launchctl bootout gui/$(id -u) {shown}"), format!("rm {shown}")],
+        restart: vec![stop.clone(), start.clone()],
+        start: vec![start],
+        stop: vec![stop, format!("rm {shown}")],
         text: String::from_utf8(text).ok()?,
         path,
     })

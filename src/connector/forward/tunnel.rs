@@ -14,7 +14,7 @@ use crate::connector::dial::{self, Connected};
 use crate::connector::platform::{Listener, Local};
 use crate::connector::remote::Remote;
 use crate::connector::session::{self, End, Moved};
-use crate::connector::source::{Change, Source};
+use crate::connector::source::{Change, Pinned, Source};
 use crate::model::text::{counted, in_words};
 
 /// The most sessions of a route: a program that has lost its head must not take all descriptors.
@@ -32,7 +32,7 @@ const QUIET: Duration = Duration::from_secs(60);
 
 /// One route on one local address.
 pub(super) struct Tunnel {
-    pub(super) route: String,
+    pub(super) pinned: Pinned,
     open: AtomicU64,
     sessions: AtomicU64,
     moved: Arc<Moved>,
@@ -49,9 +49,9 @@ struct Trouble {
 }
 
 impl Tunnel {
-    pub(super) fn new(route: String) -> Self {
+    pub(super) fn new(pinned: Pinned) -> Self {
         let (open, sessions) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { route, open, sessions, moved: Arc::default(), trouble: Mutex::default() }
+        Self { pinned, open, sessions, moved: Arc::default(), trouble: Mutex::default() }
     }
 
     fn trouble(&self) -> std::sync::MutexGuard<'_, Trouble> {
@@ -60,7 +60,7 @@ impl Tunnel {
 
     /// Lines about it.
     pub(super) fn status(&self, local: &str) -> String {
-        let Self { route, moved, .. } = self;
+        let Self { pinned: Pinned { shown: route, .. }, moved, .. } = self;
         let [open, sessions] = [&self.open, &self.sessions].map(|count| count.load(Ordering::Relaxed));
         let mut text = format!(
             "{route} on {local}: {open} open, {} since the start, {} bytes sent, {} received\n",
@@ -95,7 +95,7 @@ impl Tunnel {
         }
         trouble.said = Some((now, text.to_owned()));
         drop(trouble);
-        log(&format!("{}: {text}", self.route));
+        log(&format!("{}: {text}", self.pinned.shown));
     }
 
     /// A session that worked was cut: the next attempt need not wait.
@@ -209,7 +209,7 @@ async fn connect(tunnel: &Tunnel, source: &Source, log: &Log) -> Option<(Remote,
             Change::Reloaded => log("the files of this device have changed: new connections use them"),
             Change::Kept(error) => log(&format!("the files of this device were not taken over: {error}")),
         }
-        let remote = match source.remote(&tunnel.route) {
+        let remote = match source.remote(&tunnel.pinned) {
             Ok(remote) => remote,
             Err(error) => {
                 tunnel.failed(&error.to_string(), log);

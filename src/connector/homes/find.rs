@@ -97,6 +97,6 @@ fn by_name<'a>(home: &'a Home, wanted: &str) -> Vec<Meant<'a>> {
 }
 
 /// The name of a route with that of its home.
-pub(super) fn qualified(home: &Home, route: &BundleRoute) -> String {
+pub(in crate::connector) fn qualified(home: &Home, route: &BundleRoute) -> String {
     format!("{}.{}", route.name, home.name)
 }

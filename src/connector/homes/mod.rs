@@ -15,7 +15,8 @@ use crate::model::names::ServerName;
 
 pub use compare::{Difference, identity};
 pub use error::{HomesError, NotFound};
-pub use store::{read_bundle, read_text};
+pub(super) use find::qualified;
+pub use store::{read_bundle, read_bundle_from, read_text};
 
 /// The user's folder of homes.
 #[derive(Clone, Debug)]

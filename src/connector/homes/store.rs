@@ -20,11 +20,17 @@ pub fn read_text(path: &Path) -> Result<Zeroizing<String>, HomesError> {
 
 fn text_of(file: File, path: &Path) -> Result<Zeroizing<String>, HomesError> {
     let io = |source| HomesError::Io { action: "read", path: path.to_owned(), source };
-    let damaged = |source| HomesError::Damaged { path: path.to_owned(), source };
     let is_folder = file.metadata().map_err(io)?.is_dir();
     if is_folder {
         return Err(io(io::ErrorKind::IsADirectory.into()));
     }
+    text_from(file, path)
+}
+
+/// `path` is what messages call it.
+fn text_from(file: impl io::Read, path: &Path) -> Result<Zeroizing<String>, HomesError> {
+    let io = |source| HomesError::Io { action: "read", path: path.to_owned(), source };
+    let damaged = |source| HomesError::Damaged { path: path.to_owned(), source };
     // One more than is allowed, so that more is noticed. The buffer does not grow, which would leave copies of a key behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(BYTES_MAX + 1));
     file.take(BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
@@ -39,8 +45,16 @@ fn text_of(file: File, path: &Path) -> Result<Zeroizing<String>, HomesError> {
 
 /// Reads the file that a device was given, or that of a home.
 pub fn read_bundle(path: &Path) -> Result<Bundle, HomesError> {
-    let damaged = |source| HomesError::Damaged { path: path.to_owned(), source };
-    Bundle::parse(&read_text(path)?).map_err(damaged)
+    parsed(&read_text(path)?, path)
+}
+
+/// Reads the file that a device was given from a stream, which messages call `path`.
+pub fn read_bundle_from(stream: impl io::Read, path: &Path) -> Result<Bundle, HomesError> {
+    parsed(&text_from(stream, path)?, path)
+}
+
+fn parsed(text: &str, path: &Path) -> Result<Bundle, HomesError> {
+    Bundle::parse(text).map_err(|source| HomesError::Damaged { path: path.to_owned(), source })
 }
 
 impl Homes {

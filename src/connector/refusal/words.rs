@@ -13,7 +13,7 @@ use super::Facts;
 use crate::connector::fault::{Failure, Fault, Unreached};
 use crate::model::names::{printable, visible};
 use crate::model::rejection::Alert;
-use crate::model::text::in_words;
+use crate::model::text::{day_near, in_words};
 
 /// The most names of a foreign certificate that are shown.
 const NAMES_MAX: usize = 3;
@@ -49,6 +49,10 @@ impl Facts {
             Fault::Closed => format!(
                 "{address} closed the connection to {route} without a reason\n  the gate may be at its limits, or have banned this \
                  network for a while; its owner sees why: doorward why"
+            ),
+            Fault::Unanswered => format!(
+                "the connection to {route} was closed before anything came from it\n  the service may have closed it, or it has \
+                 reached a time limit of the gate: the gate's log says which; or the network has changed"
             ),
             Fault::Silent => format!(
                 "{address} accepts connections and does not answer\n  try again; if it stays so, the gate of {home} needs its owner"
@@ -158,19 +162,19 @@ impl Facts {
             Some((_, not_after)) if not_after < now => format!(
                 "the certificate of {device} expired on {} ({} ago)\n  it is too late for doorward renew: ask the owner of {home} for a \
                  new file (doorward ca renew {device})",
-                not_after.date(),
+                day_near(not_after, now),
                 in_words((now - not_after).whole_seconds())
             ),
             Some((not_before, _)) if now < not_before => format!(
                 "the certificate of {device} is not valid before {}, and it is {} here\n  set the clock of this device",
-                not_before.date(),
-                now.date()
+                day_near(not_before, now),
+                day_near(now, not_before)
             ),
             Some((_, not_after)) => format!(
                 "the gate of {home} says that the certificate of {device}, or of the authority above it, has expired; by the clock of \
                  this device it is valid until {}\n  compare the clocks of both (it is {} here), then ask the owner",
-                not_after.date(),
-                now.date()
+                day_near(not_after, now),
+                day_near(now, not_after)
             ),
             None => format!("the certificate of {device} has expired\n  ask the owner of {home} for a new file"),
         }
@@ -185,12 +189,13 @@ impl Facts {
     ) -> String {
         let Self { home, server_name, own_authority, .. } = self;
         let parsed = certificate.and_then(|der| X509Certificate::from_der(der).ok()).map(|(_, parsed)| parsed);
-        let clock = now.date();
         match fault {
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                 let when = parsed.map(|parsed| parsed.validity().not_after.to_datetime());
-                let when =
-                    when.map(|when| format!(" on {} ({} ago)", when.date(), in_words((now - when).whole_seconds())));
+                let clock = day_near(now, when.unwrap_or(now));
+                let when = when.map(|when| {
+                    format!(" on {} ({} ago)", day_near(when, now), in_words((now - when).whole_seconds()))
+                });
                 format!(
                     "the certificate of the gate of {home} expired{}\n  its owner renews it: doorward ca server; if the date is wrong \
                      here ({clock}), set the clock",
@@ -199,7 +204,8 @@ impl Facts {
             }
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 let when = parsed.map(|parsed| parsed.validity().not_before.to_datetime());
-                let when = when.map(|when| format!(" before {}", when.date()));
+                let clock = day_near(now, when.unwrap_or(now));
+                let when = when.map(|when| format!(" before {}", day_near(when, now)));
                 format!(
                     "the certificate of the gate of {home} is not valid{}\n  set the clock of this device: it is {clock} here",
                     when.unwrap_or_else(|| " yet".to_owned())

@@ -13,6 +13,7 @@ use crate::connector::homes::{Home, Homes};
 use crate::connector::refusal::validity;
 use crate::connector::token::{Token, TokenUri};
 use crate::model::shell::word;
+use crate::model::text::day_near;
 
 /// How often programs look whether it is time, and the least time between two looks.
 const EVERY: Duration = Duration::from_secs(3600);
@@ -94,7 +95,7 @@ impl Renewals {
             let reminder = || {
                 format!(
                     "the certificate for {name} expires on {}\n  its key is in a token: doorward renew {name}",
-                    end.date()
+                    day_near(end, now)
                 )
             };
             return (end - now < REMINDER).then(reminder);
@@ -104,7 +105,7 @@ impl Renewals {
                 let device = word(bundle.device.as_str());
                 format!(
                     "the certificate for {name} expires on {}\n  ask the owner of {name} for a new file: doorward ca renew {device}",
-                    end.date()
+                    day_near(end, now)
                 )
             };
             return (end - now < REMINDER).then(reminder);
@@ -121,10 +122,12 @@ impl Renewals {
             Ok(Attempt::Waits { .. }) => format!(
                 "the certificate for {name} expires on {}, and the next one is asked for\n  the owner of {name} has to approve it: \
                  doorward ca approve {}",
-                end.date(),
+                day_near(end, now),
                 word(bundle.device.as_str())
             ),
-            Err(error) => format!("the certificate for {name} expires on {}, and is not renewed: {error}", end.date()),
+            Err(error) => {
+                format!("the certificate for {name} expires on {}, and is not renewed: {error}", day_near(end, now))
+            }
         })
     }
 

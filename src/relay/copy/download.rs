@@ -12,6 +12,7 @@ use super::{Backend, TlsCopy, key_limit_reached};
 use crate::model::close::CloseReason;
 use crate::model::rejection::{Alert, Side};
 use crate::relay::buffers::{Buffer, Size};
+use crate::relay::has_taken_a_reset;
 use crate::relay::{End, ROUNDS_MAX, client_reset};
 use crate::sys::socket::try_write_before_shutdown;
 use crate::tls::record::{PLAINTEXT_MAX, Session};
@@ -116,7 +117,7 @@ impl<B: Backend> TlsCopy<B> {
                 key_limit_reached(error)
             }));
         }
-        let Self { backend, session, down, control, .. } = self;
+        let Self { backend, session, up, down, control, .. } = self;
         let mut buffer = Buffer::take(if down.want_large { Size::Large } else { Size::Small });
         let (prefix, suffix) = (session.prefix_length(), session.suffix_length());
         let stride = prefix + PLAINTEXT_MAX + suffix;
@@ -163,7 +164,9 @@ impl<B: Backend> TlsCopy<B> {
         down.want_large = length >= PLAINTEXT_MAX;
         if length == 0 {
             down.ended = true;
-            session.close_notify(control).map_err(key_limit_reached)?;
+            if !has_taken_a_reset(up.write_error.as_ref()) {
+                session.close_notify(control).map_err(key_limit_reached)?;
+            }
             self.first_ended.get_or_insert(Side::Backend);
             return Poll::Ready(Ok(()));
         }

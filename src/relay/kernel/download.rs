@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use super::{FILL_MAX, KernelTls, RECORDS_MAX, TCP_POLL_MAX, TCP_POLL_MIN, client_reset, set_key};
 use crate::model::close::CloseReason;
 use crate::model::rejection::{Alert, Side};
+use crate::relay::has_taken_a_reset;
 use crate::relay::pipes::{return_pipe, take_pipe};
 use crate::relay::{End, ROUNDS_MAX};
 use crate::sys::ktls::{self, Direction, Version};
@@ -152,7 +153,7 @@ impl KernelTls {
     }
 
     fn poll_read_backend(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        let Self { backend, down, .. } = self;
+        let Self { backend, up, down, .. } = self;
         let filled = if let Err(error) = ready!(backend.poll_read_ready(cx)) {
             Err(error)
         } else {
@@ -165,7 +166,7 @@ impl KernelTls {
         match filled {
             Ok(0) => {
                 return_pipe(&mut down.pipe);
-                (down.ended, down.close_notify_due) = (true, true);
+                (down.ended, down.close_notify_due) = (true, !has_taken_a_reset(up.write_error.as_ref()));
                 self.first_ended.get_or_insert(Side::Backend);
             }
             Ok(_) => {}

@@ -165,6 +165,22 @@ pub(crate) async fn backend_reset_sends_no_close_notify<E: TestEngine>() {
     assert_eq!(error, io::ErrorKind::UnexpectedEof, "a reset could overtake what was sent");
 }
 
+/// The write has taken the error of the socket, and a read of it finds an end.
+pub(crate) async fn backend_reset_that_a_write_meets_sends_no_close_notify<E: TestEngine>() {
+    let Rig { engine, mut client, backend } = rig::<E>(TLS13, false).await;
+    client.send(b"request").await;
+    reset(backend);
+    let exchange = async {
+        let error = client.receive_all().await.expect_err("no orderly end");
+        drop(client);
+        error.kind()
+    };
+    let relay = run(engine, limits(Duration::from_secs(60)), Arc::default());
+    let (summary, error) = within(async { tokio::join!(relay, exchange) }).await;
+    assert_eq!(summary.reason, CloseReason::BackendReset);
+    assert_eq!(error, io::ErrorKind::UnexpectedEof);
+}
+
 /// The records that a client is sent at the end for this reason.
 fn last_records(reason: CloseReason) -> Vec<(u8, Vec<u8>)> {
     match reason.ending() {

@@ -71,6 +71,7 @@ macro_rules! tls_path_tests {
                 client_reset_resets_the_backend,
                 end_inside_a_record_is_a_client_reset,
                 backend_reset_sends_no_close_notify,
+                backend_reset_that_a_write_meets_sends_no_close_notify,
                 cut_client_is_told_what_its_reason_calls_for,
                 cut_behind_a_key_update_is_told_under_the_new_key,
                 cut_in_a_download_sends_no_payload_and_no_close_notify,
