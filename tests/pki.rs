@@ -195,11 +195,12 @@ fn openssl_opens_archives_only_with_their_password() {
             };
             let info = open(&device.password, &["-info", "-nodes"]);
             accepted(&info);
+            // In the words of OpenSSL: base64 may have these letters as well.
+            assert!(!String::from_utf8_lossy(&info.stderr).contains("RC2"), "{}", said(&info));
             let info = said(&info);
             for algorithm in algorithms {
                 assert!(info.contains(algorithm), "{algorithm} is missing in {info}");
             }
-            assert!(!info.contains("RC2"), "{info}");
             assert!(info.contains(&format!("friendlyName: {}\n", device.name)), "{info}");
 
             let part = |options: &[&str]| {

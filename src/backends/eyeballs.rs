@@ -194,7 +194,7 @@ pub(super) mod tests {
 
     #[tokio::test]
     async fn failure_begins_the_next_at_once_and_the_last_is_told() {
-        let gone = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+        let gone = crate::sys::test_port::kept();
         let good = TcpListener::bind("127.0.0.1:0").expect("a port");
         let there = good.local_addr().expect("an address");
         let mut tried = Vec::new();
@@ -208,7 +208,7 @@ pub(super) mod tests {
 
     #[tokio::test]
     async fn right_lost_between_two_addresses_ends_the_dial() {
-        let gone = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+        let gone = crate::sys::test_port::kept();
         let asked = Cell::new(0);
         let allowed = || {
             asked.set(asked.get() + 1);

@@ -420,10 +420,7 @@ mod tests {
 
     #[tokio::test]
     async fn backend_that_is_back_is_found_in_the_background() {
-        let port = {
-            let gone = TcpListener::bind("127.0.0.1:0").expect("a port");
-            gone.local_addr().expect("an address")
-        };
+        let port = crate::sys::test_port::kept();
         let other = Backend::Address(([192, 0, 2, 1], 1).into());
         let backends = Backends::new([Backend::Address(port), other], Strategy::First);
         let pool = Pool::default();

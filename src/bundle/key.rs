@@ -5,7 +5,7 @@ use std::fmt;
 use pkcs8::der::SecretDocument;
 use pkcs8::pkcs5::EncryptionScheme;
 use pkcs8::pkcs5::pbes2::Kdf;
-use pkcs8::{EncryptedPrivateKeyInfoRef, PrivateKeyInfoRef};
+use pkcs8::{EncryptedPrivateKeyInfoRef, LineEnding, PrivateKeyInfoRef};
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
@@ -15,6 +15,9 @@ use super::{Bundle, BundleError};
 
 /// The most rounds of PBKDF2 that are computed, some seconds: a file from a stranger must not occupy the machine for days.
 pub(super) const ROUNDS_MAX: u32 = 10_000_000;
+
+/// The PEM label of an encrypted key.
+const ENCRYPTED: &str = "ENCRYPTED PRIVATE KEY";
 
 /// The key of a device.
 #[derive(Clone, PartialEq, Eq)]
@@ -85,10 +88,17 @@ pub(super) fn fits(chain: &[CertificateDer<'static>], key: &PlainKey) -> bool {
     CertifiedKey::new(chain.to_vec(), key).keys_match().is_ok()
 }
 
-/// Reads an encrypted key, without its password: an error if it will never be decrypted.
-pub(super) fn check_encrypted(pem: &str) -> Result<(), BundleError> {
-    let (_, document) = SecretDocument::from_pem(pem).map_err(|_| BundleError::UnsupportedEncryption)?;
-    parameters(&document).map(|_| ())
+/// Reads an encrypted key, without its password: an error if it will never be decrypted. Returns it in PEM as this program writes
+/// it. A stranger's PEM may have other ends of lines, and any text before the key (RFC 7468), which would end a string of TOML.
+pub(super) fn encrypted(pem: &str) -> Result<String, BundleError> {
+    let unsupported = |_| BundleError::UnsupportedEncryption;
+    let (label, document) = SecretDocument::from_pem(pem).map_err(unsupported)?;
+    if label != ENCRYPTED {
+        return Err(BundleError::UnsupportedEncryption);
+    }
+    parameters(&document)?;
+    let written = document.to_pem(ENCRYPTED, LineEnding::LF).map_err(unsupported)?;
+    Ok(written.trim_end().to_owned())
 }
 
 fn parameters(document: &SecretDocument) -> Result<EncryptedPrivateKeyInfoRef<'_>, BundleError> {

@@ -230,6 +230,21 @@ mod tests {
     }
 
     #[test]
+    fn key_in_pem_of_another_form_is_written_in_ours() {
+        let bundle = bundle_with(encrypted);
+        let text = bundle.to_text();
+        let begin = "-----BEGIN ENCRYPTED PRIVATE KEY-----";
+        // Other ends of lines, and text before the key (RFC 7468 sections 2 and 3): here it would end the string.
+        for other in [format!("{begin}\\r"), format!("Key \\\"\\\"\\\"\\\\\\u0007\n{begin}")] {
+            let read = Bundle::parse(&text.replace(begin, &other)).expect("a bundle");
+            assert_eq!(read, bundle);
+            assert_eq!(Bundle::parse(&read.to_text()), Ok(read));
+        }
+        let other = text.replace("ENCRYPTED PRIVATE KEY", "ENCRYPTED KEY");
+        assert!(error(&other).contains("key: not a private key in PEM (PKCS#8)"), "{}", error(&other));
+    }
+
+    #[test]
     fn key_of_another_device_is_refused() {
         let other = issued("other");
         let mixed = bundle_with(|_| plain(&other));
@@ -280,7 +295,7 @@ mod tests {
     }
 
     fn check(pem: &str) -> Result<(), BundleError> {
-        key::check_encrypted(pem)
+        key::encrypted(pem).map(drop)
     }
 
     #[test]

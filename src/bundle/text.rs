@@ -10,7 +10,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use zeroize::Zeroizing;
 
-use super::key::{check_encrypted, fits};
+use super::key::{encrypted, fits};
 use super::{BYTES_MAX, Bundle, BundleError, BundleKey, BundleRoute, PlainKey, Trust};
 use crate::model::device_name::DeviceName;
 use crate::model::identity::Identity;
@@ -142,9 +142,9 @@ impl Lines<'_> {
             let plain = PlainKey::new(plain.secret_pkcs8_der());
             return if fits(chain, &plain) { Ok(BundleKey::Plain(plain)) } else { Err(BundleError::KeyDoesNotFit) };
         }
-        let key = key.trim().to_owned();
-        match check_encrypted(&key) {
-            Ok(()) => Ok(BundleKey::Encrypted(key)),
+        let key = key.trim();
+        match encrypted(key) {
+            Ok(written) => Ok(BundleKey::Encrypted(written)),
             Err(_) if !key.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----") => {
                 Err(self.damaged(text, "key: not a private key in PEM (PKCS#8)"))
             }

@@ -167,7 +167,7 @@ mod tests {
 
     use super::*;
 
-    const PERIOD: Duration = Duration::from_millis(20);
+    const PERIOD: Duration = Duration::from_millis(100);
 
     /// A runtime with one worker that runs `watch_over`, and the times at which it sends that all is well.
     fn watched(other: Option<Arc<Heartbeat>>) -> (tokio::runtime::Runtime, mpsc::Receiver<()>) {

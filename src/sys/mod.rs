@@ -52,3 +52,25 @@ pub(crate) mod test_kernel {
         *HAS
     }
 }
+
+/// Ports for tests.
+#[cfg(test)]
+#[cfg(feature = "gate")]
+pub(crate) mod test_port {
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::sync::{Mutex, PoisonError};
+
+    use socket2::{Domain, Socket, Type};
+
+    /// An address with a port of the kernel's choice that stays this process' own: while none listens there, connections are
+    /// refused, and no other test is given the port. Listeners of std and tokio set SO_REUSEADDR, and can take it.
+    pub(crate) fn kept() -> SocketAddr {
+        static KEPT: Mutex<Vec<Socket>> = Mutex::new(Vec::new());
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.set_reuse_address(true).expect("an option");
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a port");
+        let address = socket.local_addr().expect("an address").as_socket().expect("of IP");
+        KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(socket);
+        address
+    }
+}

@@ -58,7 +58,8 @@ fn revoked_device_loses_its_connections_and_others_do_not() {
     home.ca(&["device", "alice-phone"]).success();
     home.ca(&["device", "bob-laptop"]).success();
     let backend = Backend::echo();
-    let gate = Gate::start_with_control(&config(&home, &backend));
+    // The command alone has it reloaded, and so it is the command that counts the session.
+    let gate = Gate::start_with_control(&format!("watch = \"off\"\n{}", config(&home, &backend)));
     let file = gate.folder().join("doorward.toml").display().to_string();
     let mut alice = stay(&home, &gate, "alice-phone");
     let mut bob = stay(&home, &gate, "bob-laptop");
@@ -70,7 +71,7 @@ fn revoked_device_loses_its_connections_and_others_do_not() {
     let revoked: Value = serde_json::from_slice(&revoked.stdout).unwrap();
     assert_eq!((&revoked["in_force"], &revoked["sessions_cut"]), (&true.into(), &1.into()), "{revoked}");
     alice.wait().unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 
     // The other device is not affected.
     bob.stdin.as_mut().unwrap().write_all(b"!").unwrap();

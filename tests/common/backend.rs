@@ -10,6 +10,27 @@ use socket2::{Domain, Socket, Type};
 
 use super::process::wait_until;
 
+/// The sockets of [`kept_address`].
+static KEPT: Mutex<Vec<Socket>> = Mutex::new(Vec::new());
+
+/// An address with a port of the kernel's choice that stays this process' own to its end: while none listens there, connections
+/// are refused, and no other test is given the port. A program that sets SO_REUSEADDR, as servers do, can listen there.
+pub(crate) fn kept_address(address: impl Into<SocketAddr>) -> SocketAddr {
+    let address = address.into();
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&address.into()).unwrap();
+    let bound = socket.local_addr().unwrap().as_socket().unwrap();
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(socket);
+    bound
+}
+
+/// The same, unless a port is given.
+fn with_port(address: impl ToSocketAddrs) -> SocketAddr {
+    let address = address.to_socket_addrs().unwrap().next().unwrap();
+    if address.port() == 0 { kept_address(address) } else { address }
+}
+
 /// A TCP service on threads of its own, which counts who came and what they sent, and ends when it is dropped.
 pub(crate) struct Backend {
     address: SocketAddr,
@@ -95,8 +116,8 @@ impl Backend {
         address: impl ToSocketAddrs,
         handler: impl Fn(&TcpStream, &Handling<'_>) + Send + Sync + 'static,
     ) -> Self {
+        let address = with_port(address);
         let listener = TcpListener::bind(address).unwrap();
-        let address = listener.local_addr().unwrap();
         let state = Arc::<State>::default();
         let handler = Arc::new(handler);
         let shared = Arc::clone(&state);
@@ -188,7 +209,7 @@ impl FullBacklog {
     pub(crate) fn at(address: SocketAddr) -> Self {
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         listener.set_reuse_address(true).unwrap();
-        listener.bind(&address.into()).unwrap();
+        listener.bind(&with_port(address).into()).unwrap();
         listener.listen(0).unwrap();
         let address = listener.local_addr().unwrap();
         let waiting = (0..4).map(|_| {

@@ -75,7 +75,7 @@ fn cut_by_the_owner_is_told() {
 fn time_limits_and_the_end_of_the_gate_are_no_end_in_order() {
     const MAYBE: &str = "the network has changed, or the gate or its service has ended, or it has reached a time limit";
     let backend = Backend::echo();
-    for limit in ["idle = \"1s\"", "lifetime = \"1s\""] {
+    for limit in ["idle = \"3s\"", "lifetime = \"5s\""] {
         let scene = Scene::with("echo", backend.address());
         scene.reload_with("", &(format!("[timeouts]\n{limit}\n") + &route("echo", backend.address())));
         assert_cut(&mut open(&scene), MAYBE);

@@ -18,11 +18,11 @@ fn secondary_that_lags_behind_is_named_and_waited_for() {
                     secondary.address
                 )
             };
-            let publisher = publisher(&keys("2s"));
+            let publisher = publisher(&keys("6s"));
             block_on(publisher.publish(NAME, ONE)).unwrap();
             let error = block_on(publisher.wait_until_visible(NAME, ONE)).expect_err("one does not show it");
             assert!(
-                error.contains("after 2 seconds the record _acme-challenge.nas.home.example is not seen everywhere"),
+                error.contains("after 6 seconds the record _acme-challenge.nas.home.example is not seen everywhere"),
                 "{error}"
             );
             assert!(

@@ -27,7 +27,7 @@ fn row_21_dead_and_mute_backends_are_told_as_without_checks() {
     let alice = client(&pki, Some(&pki.client("alice-phone")));
     let (full, mute) = (FullBacklog::new(), Backend::mute());
     let gate = House::new(&pki)
-        .timeouts("dial = \"1s\"\nidle = \"1s\"")
+        .timeouts("dial = \"3s\"\nidle = \"2s\"")
         .route_with("refuses", &[&format!("{}:9", own_loopback())], &connects(100))
         .route_with("silent", &[&full.address.to_string()], &connects(100))
         .route_with("mute", &[&mute.address().to_string()], &connects(1))
@@ -36,7 +36,7 @@ fn row_21_dead_and_mute_backends_are_told_as_without_checks() {
         let (watch, begun) = (Watch::begin(&gate), Instant::now());
         let name = format!("{name}.home.example");
         let end = Client::admitted(gate.address(), &alice, &name).map(|_| ()).unwrap_err();
-        assert!(begun.elapsed() < Duration::from_secs(5), "{name}: {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(20), "{name}: {:?}", begun.elapsed());
         watch.rejected(reason, &end);
     }
     let watch = Watch::begin(&gate);

@@ -125,7 +125,8 @@ fn session_bytes(gate: &Gate, key: &str) -> u64 {
 #[test]
 fn history_that_is_off_is_in_memory_only() {
     let (pki, backend) = (TestPki::new(), Backend::echo());
-    let text = House::new(&pki).route("nas", backend.address()).config();
+    // Only the signal reloads it: it is the reply to that which is looked at.
+    let text = format!("watch = \"off\"\n{}", House::new(&pki).route("nas", backend.address()).config());
     let gate = Gate::start(&format!("{text}\n[control]\nsocket = \"control.sock\"\n[history]\nfolder = \"off\"\n"));
     visit(&gate, &pki, "alice-phone");
     gate.settled();

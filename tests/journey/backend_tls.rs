@@ -125,7 +125,7 @@ fn row_21_dead_resetting_and_mute_backends_are_told_apart() {
         (dead, Reason::BackendRefused),
         (plain.address().to_string(), Reason::BackendTls),
     ] {
-        let house = House::new(&pki).timeouts("dial = \"2s\"").route_with("nas", &[&backend], &keys(&trust));
+        let house = House::new(&pki).timeouts("dial = \"5s\"").route_with("nas", &[&backend], &keys(&trust));
         let gate = house.open();
         let watch = Watch::begin(&gate);
         let end = refusal(Client::admitted(gate.address(), &good, NAME));

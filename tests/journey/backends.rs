@@ -35,7 +35,7 @@ fn dead_backend_is_told_within_the_dial_timeout() {
     let config = client(&pki, Some(&pki.client("alice-phone")));
     let full = FullBacklog::new();
     let gate = House::new(&pki)
-        .timeouts("dial = \"1s\"")
+        .timeouts("dial = \"4s\"")
         .route("refuses", format!("{}:9", own_loopback()))
         .route("silent", full.address)
         .route("nowhere", "unix:/nowhere/service.sock")
@@ -49,7 +49,8 @@ fn dead_backend_is_told_within_the_dial_timeout() {
         let begun = Instant::now();
         let end = Client::admitted(gate.address(), &config, &format!("{name}.home.example")).map(|_| ()).unwrap_err();
         assert_eq!(end, End::Alert(Alert::INTERNAL_ERROR), "{name}");
-        assert!(begun.elapsed() < Duration::from_millis(2500), "{name}: {:?}", begun.elapsed());
+        // Less than twice.
+        assert!(begun.elapsed() < Duration::from_secs(8), "{name}: {:?}", begun.elapsed());
         watch.rejected(reason, &end);
         let dials = [("route", name), ("outcome", "failed")];
         gate.wait_metric("doorward_backend_dial_duration_seconds_count", &dials, 1.0);
@@ -143,7 +144,7 @@ fn mute_backend_holds_up_its_own_client_only() {
     let config = client(&pki, Some(&pki.client("alice-phone")));
     let (mute, echo) = (Backend::mute(), Backend::echo());
     let gate =
-        House::new(&pki).timeouts("idle = \"1s\"").route("mute", mute.address()).route("nas", echo.address()).open();
+        House::new(&pki).timeouts("idle = \"3s\"").route("mute", mute.address()).route("nas", echo.address()).open();
     let watch = Watch::begin(&gate);
     let client = Client::handshaken(gate.address(), &config, "mute.home.example").unwrap();
     client.send(b"anybody there?").unwrap();
@@ -164,7 +165,7 @@ fn first_answering_backend_in_configured_order_is_used() {
     let dead = format!("{}:9", own_loopback());
     let (slow, two, three) = (full.address.to_string(), second.address().to_string(), third.address().to_string());
     let gate = House::new(&pki)
-        .timeouts("dial = \"3s\"")
+        .timeouts("dial = \"9s\"")
         .route_with("nas", &[&dead, &two, &three], "allow = [\"any\"]")
         .route_with("slow", &[&slow, &three, "unix:/nowhere/x"], "allow = [\"any\"]")
         .open();
@@ -179,7 +180,7 @@ fn first_answering_backend_in_configured_order_is_used() {
     let begun = Instant::now();
     let line = assert_admitted(&gate, || Client::admitted(gate.address(), &config, "slow.home.example"));
     assert_eq!(line["backend"], three.as_str(), "{line}");
-    assert!(begun.elapsed() < Duration::from_millis(2500), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
     assert_eq!((up("slow", &slow), up("slow", &three)), (0.0, 1.0));
 
     // The order holds while the second is there; without it, the third.

@@ -114,10 +114,10 @@ fn end(reason: CloseReason, pki: &TestPki) {
             assert_eq!([&line["route"], &line["path"], &line["server_name"]], ["nas", "copy", NAME], "{line}");
         }
         CloseReason::IdleTimeout => {
-            ended(&open(house().timeouts("idle = \"400ms\"")), &End::Truncated, &|client| client.end());
+            ended(&open(house().timeouts("idle = \"2s\"")), &End::Truncated, &|client| client.end());
         }
         CloseReason::LifetimeLimit => {
-            ended(&open(house().timeouts("lifetime = \"1s\"")), &End::Truncated, &|client| {
+            ended(&open(house().timeouts("lifetime = \"4s\"")), &End::Truncated, &|client| {
                 loop {
                     if let Err(end) = client.ping() {
                         return end;
@@ -131,7 +131,7 @@ fn end(reason: CloseReason, pki: &TestPki) {
                 // It answers, and never ends.
                 state.each_read(stream, |bytes| stream.write_all(bytes).is_ok());
             });
-            let gate = house().timeouts("half_close = \"400ms\"").route("nas", backend.address()).open();
+            let gate = house().timeouts("half_close = \"2s\"").route("nas", backend.address()).open();
             ended(&gate, &End::Truncated, &|client| {
                 client.close_notify();
                 client.end()
@@ -164,11 +164,12 @@ fn end(reason: CloseReason, pki: &TestPki) {
             cut(reason, &client(pki, Some(&lost)), &house(""), &denied);
         }
         CloseReason::Expired => {
-            let mut params = Certified::for_clients("carol-phone");
-            params.not_after = OffsetDateTime::now_utc() + Duration::from_secs(3);
-            let carol = client(pki, Some(&pki.clients.issue(params)));
             let gate = open(house());
             let watch = Watch::begin(&gate);
+            let mut params = Certified::for_clients("carol-phone");
+            // Enough for a handshake on a busy machine.
+            params.not_after = OffsetDateTime::now_utc() + Duration::from_secs(8);
+            let carol = client(pki, Some(&pki.clients.issue(params)));
             let client = Client::admitted(gate.address(), &carol, NAME).unwrap();
             // It is told so, and nothing was changed for it.
             assert_eq!(client.end(), End::of(reason));
@@ -223,10 +224,12 @@ fn end(reason: CloseReason, pki: &TestPki) {
 
 /// A guest is in under `before`, and has no right to be in under `after`.
 fn cut(reason: CloseReason, guest: &Arc<ClientConfig>, before: &House<'_>, after: &House<'_>) {
-    let gate = before.open();
+    // Only the signal reloads it: it is the reply to that which is looked at.
+    let config = |house: &House<'_>| format!("watch = \"off\"\n{}", house.config());
+    let gate = Gate::start(&config(before));
     let watch = Watch::begin(&gate);
     let client = Client::admitted(gate.address(), guest, NAME).unwrap();
-    let told = gate.reload(&after.config());
+    let told = gate.reload(&config(after));
     assert_eq!((&told["sessions_kept"], &told["sessions_cut"]), (&0.into(), &1.into()), "{told}");
     // The client is told, so far as TLS has a word for it.
     assert_eq!(client.end(), End::of(reason));

@@ -10,7 +10,8 @@ use rustix::process::Signal;
 use tokio::time::Instant;
 
 use crate::client::{Client, End, VERSIONS, client, connect, plain_end};
-use crate::common::backend::Backend;
+use crate::common::DEADLINE;
+use crate::common::backend::{Backend, kept_address};
 use crate::common::gate::Gate;
 use crate::common::pki::TestPki;
 use crate::common::process::wait_until;
@@ -22,20 +23,20 @@ const NAME: &str = "nas.home.example";
 fn idle_connection_ends_and_a_slow_one_does_not() {
     let pki = TestPki::new();
     let echo = Backend::echo();
-    let gate = House::new(&pki).timeouts("idle = \"600ms\"").route("nas", echo.address()).open();
+    let gate = House::new(&pki).timeouts("idle = \"3s\"").route("nas", echo.address()).open();
     for version in VERSIONS {
         let config = std::sync::Arc::new(pki.client_config(Some(&pki.client("alice-phone")), &[version]));
         let watch = Watch::begin(&gate);
         let client = Client::admitted(gate.address(), &config, NAME).unwrap();
         let begun = Instant::now();
-        while begun.elapsed() < Duration::from_millis(1500) {
+        while begun.elapsed() < Duration::from_millis(4500) {
             thread::sleep(Duration::from_millis(200));
             client.ping().unwrap();
         }
         let last = Instant::now();
         assert_eq!(client.end(), End::of(CloseReason::IdleTimeout));
         let took = last.elapsed();
-        assert!((Duration::from_millis(550)..Duration::from_millis(1600)).contains(&took), "{took:?}");
+        assert!((Duration::from_millis(2950)..DEADLINE).contains(&took), "{took:?}");
         watch.closed(CloseReason::IdleTimeout);
     }
 }
@@ -49,11 +50,11 @@ fn bytes_one_way_keep_a_connection_alive() {
             if std::io::Write::write_all(&mut stream, b".").is_err() {
                 return;
             }
-            thread::sleep(Duration::from_millis(100));
+            thread::sleep(Duration::from_millis(400));
         }
         let _ = stream.shutdown(std::net::Shutdown::Write);
     });
-    let gate = House::new(&pki).timeouts("idle = \"500ms\"").route("nas", clock.address()).open();
+    let gate = House::new(&pki).timeouts("idle = \"3s\"").route("nas", clock.address()).open();
     let config = client(&pki, Some(&pki.client("alice-phone")));
     let watch = Watch::begin(&gate);
     let client = Client::handshaken(gate.address(), &config, NAME).unwrap();
@@ -67,7 +68,7 @@ fn lifetime_ends_whatever_happens() {
     let pki = TestPki::new();
     let echo = Backend::echo();
     let gate = House::new(&pki)
-        .timeouts("lifetime = \"1s\"")
+        .timeouts("lifetime = \"4s\"")
         .route("nas", echo.address())
         .passthrough("mail", echo.address())
         .open();
@@ -83,7 +84,7 @@ fn lifetime_ends_whatever_happens() {
     // A byte that the client sends later is answered by a reset.
     assert!(matches!(end, End::Truncated | End::Reset), "{end:?}");
     let took = begun.elapsed();
-    assert!((Duration::from_millis(900)..Duration::from_millis(2500)).contains(&took), "{took:?}");
+    assert!((Duration::from_millis(3900)..DEADLINE).contains(&took), "{took:?}");
     drop(client);
     watch.closed(CloseReason::LifetimeLimit);
 
@@ -109,12 +110,11 @@ fn half_closed_connection_ends_sooner_than_an_idle_one() {
     let backend = Backend::serve("127.0.0.1:0", |mut stream, state| {
         state.each_read(stream, |bytes| std::io::Write::write_all(&mut stream, bytes).is_ok());
         for _ in 0..4 {
-            thread::sleep(Duration::from_millis(300));
+            thread::sleep(Duration::from_secs(1));
             let _ = std::io::Write::write_all(&mut stream, b".");
         }
     });
-    let gate =
-        House::new(&pki).timeouts("half_close = \"700ms\"\nidle = \"1h\"").route("nas", backend.address()).open();
+    let gate = House::new(&pki).timeouts("half_close = \"3s\"\nidle = \"1h\"").route("nas", backend.address()).open();
     let config = client(&pki, Some(&pki.client("alice-phone")));
     for by_alert in [true, false] {
         let watch = Watch::begin(&gate);
@@ -127,7 +127,7 @@ fn half_closed_connection_ends_sooner_than_an_idle_one() {
         let begun = Instant::now();
         assert_eq!(client.read_to_end(), (b"....".to_vec(), End::of(CloseReason::HalfCloseTimeout)));
         let took = begun.elapsed();
-        assert!((Duration::from_millis(1800)..Duration::from_millis(3500)).contains(&took), "{took:?}");
+        assert!((Duration::from_millis(6900)..DEADLINE).contains(&took), "{took:?}");
         watch.closed(CloseReason::HalfCloseTimeout);
     }
 }
@@ -209,7 +209,7 @@ fn end_of_the_drain_cuts_what_is_left() {
     let Draining { mut gate, relay, handshake: _handshake, silent: _silent } =
         Draining::begin(&pki, &backend, "drain = \"700ms\"");
     while relay.ping().is_ok() {
-        assert!(begun.elapsed() < Duration::from_secs(10));
+        assert!(begun.elapsed() < DEADLINE);
     }
     assert_eq!(gate.wait_for_end().code(), Some(5));
 }
@@ -218,29 +218,32 @@ fn end_of_the_drain_cuts_what_is_left() {
 fn sigint_with_nobody_there_ends_at_once_and_the_port_is_free() {
     let pki = TestPki::new();
     let backend = Backend::echo();
+    // Meanwhile no other test is given the port.
+    let address = kept_address(([127, 0, 0, 1], 0));
     let house = House::new(&pki).route("nas", backend.address());
+    let house = house.config().replacen("127.0.0.1:0", &address.to_string(), 1);
     let config = client(&pki, Some(&pki.client("alice-phone")));
-    let mut gate = house.open();
+    let mut gate = Gate::start(&house);
     // A connection that the gate closes first stays in TIME_WAIT on its side.
     let nameless = connect(gate.address());
     let hello = crate::client::Hello { version: 0x0303, suites: &[0x1301], server_name: "unknown.example" }.record();
     crate::client::refused_plainly(&nameless, &hello);
     let watch_reason = gate.wait_rejected("route", Reason::ServerNameUnknown.label(), 1);
     assert_eq!(watch_reason.len(), 1);
-    let address = gate.address();
     let begun = Instant::now();
     gate.signal(Signal::INT);
     assert_eq!(gate.wait_for_end().code(), Some(0));
-    let again = Gate::start(&house.config().replacen("127.0.0.1:0", &address.to_string(), 1));
+    let again = Gate::start(&house);
     assert_eq!(again.address(), address);
     Client::admitted(address, &config, NAME).unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    // The kernel keeps a connection in TIME_WAIT for a minute.
+    assert!(begun.elapsed() < DEADLINE, "{:?}", begun.elapsed());
     // And after a kill.
     let mut again = again;
     let begun = Instant::now();
     again.signal(Signal::KILL);
     again.wait_for_end();
-    let third = Gate::start(&house.config().replacen("127.0.0.1:0", &address.to_string(), 1));
+    let third = Gate::start(&house);
     Client::admitted(third.address(), &config, NAME).unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < DEADLINE, "{:?}", begun.elapsed());
 }

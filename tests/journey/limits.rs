@@ -115,7 +115,8 @@ fn handshake_slots_are_freed_however_handshakes_end() {
     let backend = Backend::echo();
     let gate = House::new(&pki)
         .limits("handshakes = 2\nconnection_rate_per_source = \"off\"")
-        .timeouts("client_hello = \"500ms\"\nhandshake = \"500ms\"")
+        // Enough for a handshake on a busy machine.
+        .timeouts("client_hello = \"2s\"\nhandshake = \"2s\"")
         .route("nas", backend.address())
         .route("dead", format!("{}:9", crate::common::process::own_loopback()))
         .passthrough("mail", backend.address())
@@ -153,16 +154,31 @@ fn handshake_slots_are_freed_however_handshakes_end() {
         assert!(admitted.is_ok(), "after {what}: {admitted:?}");
     }
     gate.wait_metric("doorward_connections_active", &[("route", "nas")], 6.0);
+    for relay in &relays {
+        relay.ping().unwrap();
+    }
+}
+
+/// The oldest of too many handshakes gives way, long before its time is over.
+#[test]
+fn oldest_handshake_gives_its_slot_to_a_new_one() {
+    let (pki, backend) = (TestPki::new(), Backend::echo());
+    let gate = House::new(&pki).limits("handshakes = 2").route("nas", backend.address()).open();
+    let good = client(&pki, Some(&pki.client("alice-phone")));
+    let in_handshake = || {
+        let client = Client::on(connect(gate.address()), &good, NAME);
+        client.flush().unwrap();
+        client.receive_some().unwrap();
+        client
+    };
+    let relays: Vec<Client> = (0..6).map(|_| Client::admitted(gate.address(), &good, NAME).unwrap()).collect();
     let (first, second) = (in_handshake(), in_handshake());
     let watch = Watch::begin(&gate);
     let third = in_handshake();
     let (_, end) = first.read_to_end();
     watch.rejected(Reason::HandshakeLimit, &end);
-    for client in [second, third] {
+    for client in [&second, &third].into_iter().chain(&relays) {
         client.ping().unwrap();
-    }
-    for relay in &relays {
-        relay.ping().unwrap();
     }
 }
 
@@ -202,7 +218,8 @@ fn five_hundred_half_open_handshakes_and_a_good_client() {
     gate.wait_metric("doorward_handshakes_in_progress", &[], 500.0);
     let begun = Instant::now();
     let good = neighbour(&gate, &config).unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    // The others have ten seconds.
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     drop(held);
     gate.wait_metric("doorward_handshakes_in_progress", &[], 0.0);
     good.ping().unwrap();

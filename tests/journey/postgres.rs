@@ -203,19 +203,19 @@ fn gate_without_such_a_route_names_the_protocol_and_closes() {
 fn request_does_not_extend_the_deadline() {
     let pki = TestPki::new();
     let backend = Backend::echo();
-    let gate = house(&pki, &backend).timeouts("client_hello = \"2s\"").open();
+    let gate = house(&pki, &backend).timeouts("client_hello = \"6s\"").open();
     for (sent, answer) in [(&SSL_REQUEST[..7], None), (GSS_REQUEST, Some(b'N')), (SSL_REQUEST, Some(b'S'))] {
         let watch = Watch::begin(&gate);
         let mut tcp = connect(gate.address());
         // With an answer late in that time, a new deadline would be seen.
-        std::thread::sleep(Duration::from_millis(1500));
+        std::thread::sleep(Duration::from_secs(3));
         match answer {
             Some(answer) => assert_eq!(ask(&tcp, sent), answer),
             None => tcp.write_all(sent).unwrap(),
         }
         let line = watch.rejected(Reason::ClientHelloTimeout, &plain_end(&tcp));
         let seconds = line["seconds"].as_f64().unwrap();
-        assert!((2.0..3.5).contains(&seconds), "from accept: {line}");
+        assert!((6.0..9.0).contains(&seconds), "from accept: {line}");
     }
     let watch = Watch::begin(&gate);
     let tcp = connect(gate.address());

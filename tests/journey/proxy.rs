@@ -139,11 +139,8 @@ fn proxy_spoofing_a_second_header_is_refused() {
 fn known_proxy_must_speak_and_must_speak_well() {
     let pki = TestPki::new();
     let backend = Backend::echo();
-    let gate = House::new(&pki)
-        .listener(FROM_HERE)
-        .timeouts("client_hello = \"600ms\"")
-        .route("nas", backend.address())
-        .open();
+    let gate =
+        House::new(&pki).listener(FROM_HERE).timeouts("client_hello = \"2s\"").route("nas", backend.address()).open();
     let config = client(&pki, Some(&pki.client("alice-phone")));
     let hello = Hello { version: 0x0303, suites: &[0x1301], server_name: NAME }.record();
     for (bytes, reason) in [

@@ -114,7 +114,7 @@ fn provoke(reason: Reason, pki: &TestPki) {
             assert!(gate.wait_for_end().success());
         }
         Reason::ClientHelloTimeout => {
-            let gate = open(house().timeouts("client_hello = \"300ms\""));
+            let gate = open(house().timeouts("client_hello = \"1s\""));
             turned_away(&gate, reason, || plain_end(&connect(gate.address())));
         }
         Reason::ClientHelloClosedEarly => {
@@ -198,7 +198,7 @@ fn provoke(reason: Reason, pki: &TestPki) {
             assert!(line["detail"].as_str().unwrap().contains("received fatal alert"), "{line}");
         }
         Reason::HandshakeTimeout => {
-            let gate = open(house().timeouts("handshake = \"300ms\""));
+            let gate = open(house().timeouts("handshake = \"2s\""));
             turned_away(&gate, reason, || drained(in_handshake(&gate, &good).tcp()));
         }
         Reason::HandshakeClosedEarly => {

@@ -17,17 +17,16 @@ use crate::common::pki::{Authority, Certified, TestPki, days_from_now};
 use crate::home::House;
 use crate::{NAS, SSH, controlled, reload};
 
+/// How long a certificate is valid: enough for the handshakes and reloads of a test on a busy machine.
+const LEFT: Duration = Duration::from_secs(8);
+/// How late its end may be seen here. The gate looks for it by the clock, and each minute.
+const LATE: Duration = Duration::from_secs(10);
+
 /// The clock is not the test's to set; what is done about dates when it jumps is shown by the unit tests of `sessions`.
 #[test]
 fn expired_session_is_cut_unless_its_route_keeps_it() {
-    const LEFT: Duration = Duration::from_secs(3);
     let pki = TestPki::new();
     let backend = Backend::echo();
-    let mut params = Certified::for_clients("carol-phone");
-    params.serial_number = Some(SerialNumber::from(7));
-    let begun = Instant::now();
-    params.not_after = time::OffsetDateTime::now_utc() + LEFT;
-    let carol = client(&pki, Some(&pki.clients.issue(params)));
     let list = |revoked: &[SerialNumber]| {
         pki.write("clients.crl", pki.clients.revocation_list(revoked, days_from_now(-1), days_from_now(5)))
     };
@@ -37,10 +36,15 @@ fn expired_session_is_cut_unless_its_route_keeps_it() {
         format!("allow = [\"any\"]\n[route.client_auth]\nexpired_session = \"keep\"\nrevocation_lists = [{lists:?}]");
     let house = controlled(&House::new(&pki).route("nas", &address).route_with("ssh", &[&address], &keep));
     let gate = Gate::start(&house);
+    let mut params = Certified::for_clients("carol-phone");
+    params.serial_number = Some(SerialNumber::from(7));
+    let begun = Instant::now();
+    params.not_after = time::OffsetDateTime::now_utc() + LEFT;
+    let carol = client(&pki, Some(&pki.clients.issue(params)));
     let [goes, stays] = [NAS, SSH].map(|name| Client::admitted(gate.address(), &carol, name).unwrap());
     assert_eq!(goes.end(), End::of(CloseReason::Expired));
     let lasted = begun.elapsed();
-    assert!(lasted + AT_ONCE >= LEFT && lasted < LEFT + 2 * AT_ONCE, "{lasted:?}");
+    assert!(lasted + AT_ONCE >= LEFT && lasted < LEFT + LATE, "{lasted:?}");
     let line = closed(&gate, "expired");
     assert_eq!(line["route"], "nas", "{line}");
 
@@ -52,7 +56,7 @@ fn expired_session_is_cut_unless_its_route_keeps_it() {
     assert_eq!(gate.hang_up()["sessions_cut"], 1);
     assert_eq!(stays.end(), End::of(CloseReason::Revoked));
     closed(&gate, "revoked");
-    assert!(begun.elapsed() < DEADLINE);
+    assert!(begun.elapsed() < LEFT + DEADLINE);
 }
 
 /// Certificates that a client sends and its chain does not need have no effect: an authority that has expired and is
@@ -83,7 +87,7 @@ fn expired_unneeded_certificate_ends_no_session() {
     });
     // An expired session ends, which proves that the gate has checked all dates.
     let mut params = Certified::for_clients("carol-phone");
-    params.not_after = time::OffsetDateTime::now_utc() + Duration::from_secs(2);
+    params.not_after = time::OffsetDateTime::now_utc() + LEFT;
     let carol = client(&pki, Some(&pki.clients.issue(params)));
     assert_eq!(Client::admitted(gate.address(), &carol, NAS).unwrap().end(), End::of(CloseReason::Expired));
     closed(&gate, "expired");
@@ -97,7 +101,6 @@ fn expired_unneeded_certificate_ends_no_session() {
 /// The dates were not verified when the session began, and are after the reload.
 #[test]
 fn unverified_session_is_cut_on_expiry_once_verified() {
-    const LEFT: Duration = Duration::from_secs(3);
     let pki = TestPki::new();
     let backend = Backend::echo();
     let house = |mode: &str, allow: &str| {
@@ -114,6 +117,6 @@ fn unverified_session_is_cut_on_expiry_once_verified() {
     assert!(output.text().contains("kept: 1. Cut"), "{output}");
     carol.ping().unwrap();
     assert_eq!(carol.end(), End::of(CloseReason::Expired));
-    assert!(begun.elapsed() < LEFT + 2 * AT_ONCE, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < LEFT + LATE, "{:?}", begun.elapsed());
     closed(&gate, "expired");
 }

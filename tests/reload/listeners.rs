@@ -7,7 +7,7 @@ use doorward::model::rejection::{Alert, Reason};
 use serde_json::Value;
 
 use crate::client::{Client, client};
-use crate::common::backend::Backend;
+use crate::common::backend::{Backend, kept_address};
 use crate::common::gate::Gate;
 use crate::common::pki::TestPki;
 use crate::home::{House, assert_admitted, assert_refused};
@@ -130,10 +130,7 @@ fn address_in_use_refuses_the_whole_reload() {
     // A free address stands before it; the first listener and the route are gone.
     let wanted = at_any_port(&House::new(&pki).route("ssh", backend.address()));
     let wanted = wanted.replace("name = \"public\"", "name = \"renamed\"");
-    let free = {
-        let probe = TcpListener::bind("127.0.0.1:0").unwrap();
-        probe.local_addr().unwrap()
-    };
+    let free = kept_address(([127, 0, 0, 1], 0));
     let refused = reload(&gate, &and(&and(&wanted, "free", free), "taken", taken)).failure();
     assert_eq!(refused.status.code(), Some(3), "{refused}");
     let expected = format!("cannot listen on {taken} (listener \"taken\"): Address already in use");

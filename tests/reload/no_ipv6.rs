@@ -1,13 +1,13 @@
 //! A machine whose kernel has no IPv6 (`ipv6.disable=1`).
 
-use std::net::{SocketAddrV4, TcpListener, TcpStream};
+use std::net::{SocketAddrV4, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 
 use tempfile::TempDir;
 
 use crate::client::{Client, client};
-use crate::common::backend::Backend;
+use crate::common::backend::{Backend, kept_address};
 use crate::common::gate::Gate;
 use crate::common::pki::TestPki;
 use crate::common::process::{Daemon, run, run_with_input, tool, wait_until};
@@ -133,7 +133,7 @@ fn socket_of_systemd_fits_all_addresses_without_ipv6_only() {
     let (pki, backend) = (TestPki::new(), Backend::echo());
     let alice = client(&pki, Some(&pki.client("alice-phone")));
     let start = |script: &str| {
-        let port = TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+        let port = kept_address(([0, 0, 0, 0], 0)).port();
         let file = folder.path().join("doorward.toml");
         std::fs::write(&file, everywhere(&House::new(&pki).route("nas", backend.address()), port)).unwrap();
         let mut command = tool("systemd-socket-activate", "systemd");

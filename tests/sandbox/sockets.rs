@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::attempt::{Outcome, Rule, Scene};
+use crate::common::backend::kept_address;
 
 const DENIED: Outcome = Outcome::Failed(Errno::ACCESS);
 
@@ -20,9 +21,9 @@ fn bind(scene: &Scene) -> std::io::Result<()> {
     TcpListener::bind(scene.note().parse::<SocketAddr>().unwrap()).map(drop)
 }
 
-/// A port that is free, as far as can be told.
+/// A port that is free for the attempts.
 fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    kept_address(([127, 0, 0, 1], 0))
 }
 
 #[test]

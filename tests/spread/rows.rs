@@ -150,7 +150,7 @@ fn row_21_slow_and_mute_backends_hold_up_their_own_clients_only() {
             while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
         });
         let (scene, mute) = (Scene::new(strategy), Backend::mute());
-        let gate = scene.gate("idle = \"1s\"", &[("slow", &slow.to_string()), ("mute", &mute.address().to_string())]);
+        let gate = scene.gate("idle = \"3s\"", &[("slow", &slow.to_string()), ("mute", &mute.address().to_string())]);
         let alice = scene.alice();
         let silent = Client::handshaken(gate.address(), &alice, &name("mute")).unwrap();
         silent.send(b"is it there?").unwrap();

@@ -75,7 +75,7 @@ fn why_finds_and_explains_a_refusal_for_each_reason() {
     let digest = doorward::model::identity::Sha256::of(&lost.chain()[0]);
     let house = House::new(&pki)
         .client_auth(&format!("revocation_lists = [{list:?}]\ndeny = [\"sha256:{digest}\"]"))
-        .timeouts("client_hello = \"1s\"")
+        .timeouts("client_hello = \"2s\"")
         .route("nas", echo.address())
         .route_with("ssh", &[&echo.address().to_string()], "allow = [\"bob-laptop\"]")
         .route("dead", "unix:/nowhere/service.sock");

@@ -44,9 +44,10 @@ fn openssl_names_the_alert_of_a_cut() {
     let mut params = Certified::for_clients("alice");
     params.serial_number = Some(SerialNumber::from(7));
     let alice = pki.clients.issue(params);
+    // Only the signal reloads it: it is the reply to that which is looked at.
     let config = |before: &str, client_auth: &str, allow: &str| {
         format!(
-            "{before}{LOCAL}{}{client_auth}\n[[route]]\nname = \"nas\"\nserver_names = [\"{NAS}\"]\nbackends = \
+            "watch = \"off\"\n{before}{LOCAL}{}{client_auth}\n[[route]]\nname = \"nas\"\nserver_names = [\"{NAS}\"]\nbackends = \
              [\"{}\"]\nallow = [{allow:?}]\n",
             pki.config(),
             backend.address()

@@ -8,12 +8,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::hello::{self, Hello};
-use crate::scene::{NAS, Response, Scene, read_to_end, send_byte_by_byte};
+use crate::scene::{NAS, PROMPT, Response, Scene, read_to_end, send_byte_by_byte};
 
-const DEADLINE: Duration = Duration::from_millis(500);
+/// Enough for a hello on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(2);
 
 fn scene() -> Scene {
-    Scene::with("[timeouts]\nclient_hello = \"500ms\"\nhandshake = \"500ms\"\n")
+    Scene::with("[timeouts]\nclient_hello = \"2s\"\nhandshake = \"2s\"\n")
 }
 
 /// Waits for the deadline of a phase. Returns what the client received until then.
@@ -28,7 +29,7 @@ fn assert_times_out(scene: &Scene, stage: &str, attempt: impl FnOnce(&TcpStream)
     });
     let response = response.unwrap();
     assert!(response.after >= DEADLINE, "closed after {:?}", response.after);
-    assert!(response.after <= DEADLINE + Duration::from_secs(1), "closed after {:?}", response.after);
+    assert!(response.after <= DEADLINE + PROMPT, "closed after {:?}", response.after);
     assert!(line["alert"].is_null(), "{line}");
     assert!(line["seconds"].as_f64().unwrap() >= DEADLINE.as_secs_f64(), "{line}");
     response

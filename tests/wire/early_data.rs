@@ -133,7 +133,7 @@ fn flood_of_early_data_is_rejected() {
 
 #[test]
 fn early_data_without_a_session_reaches_no_backend() {
-    let scene = Scene::with("[timeouts]\nhandshake = \"500ms\"\n");
+    let scene = Scene::with("[timeouts]\nhandshake = \"2s\"\n");
     let hello = Hello::tls13(NAS).with(EARLY_DATA, Vec::new()).records();
     let garbage = hello::record(APPLICATION_DATA, b"DELETE / HTTP/1.1\r\n\r\n");
     scene.expect_rejection("handshake", "timeout", |stream| {

@@ -96,7 +96,7 @@ async fn service_that_hangs_fails_within_the_time_limit() {
 
 #[tokio::test]
 async fn nothing_that_listens_is_told_as_for_a_dial() {
-    let gone = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let gone = crate::sys::test_port::kept();
     let failure = ended(&check(Backend::Address(gone), "", "")).await.expect_err("nothing listens");
     let CheckFailure::NotReached(error) = failure else { panic!("{failure:?}") };
     assert_eq!(error.kind, io::ErrorKind::ConnectionRefused);

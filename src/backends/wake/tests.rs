@@ -5,6 +5,7 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::backends::eyeballs::tests::full;
 use crate::config::checked::Strategy;
+use crate::sys::test_port::kept;
 
 /// A machine of tests: where its backend would be, and what is sent to its network.
 struct Scene {
@@ -26,7 +27,7 @@ impl Scene {
         wakes.report_to(move |news| lock(&told).extend(news.ended.as_ref().map(|ended| ended.outcome)));
         let broadcast = network.local_addr().expect("an address");
         let wake = Wake { mac: Mac([0x3c, 0xec, 0xef, 0x12, 0x34, 0x56]), broadcast, timeout };
-        let backends = Backends::new([Backend::Address(closed())], Strategy::First);
+        let backends = Backends::new([Backend::Address(kept())], Strategy::First);
         Self { backends, wake, network, wakes, directory: Directory::new(1), ended }
     }
 
@@ -66,12 +67,6 @@ impl Scene {
         }
         assert_eq!(*lock(&self.ended), outcomes);
     }
-}
-
-/// An address where nothing listens.
-fn closed() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address")
 }
 
 const LONG: Duration = Duration::from_secs(60);

@@ -169,7 +169,7 @@ mod tests {
             let chain = PrivateKeyChain::new([index].as_slice(), key, [certificate]);
             store.add_entry(&index.to_string(), KeyStoreEntry::PrivateKeyChain(chain));
         }
-        let bomb = store.writer("changeit").encryption_iterations(300_000).write().expect("written");
+        let bomb = store.writer("changeit").encryption_iterations(100_000).write().expect("written");
         let given_up = open(&bomb, "changeit", Duration::from_millis(1)).expect_err("no machine is so quick");
         assert!(asks_too_much(&given_up), "{given_up}");
         assert_eq!(open(&bomb, "changeit", OPEN_TIMEOUT).expect("opened").keys.len(), 4);

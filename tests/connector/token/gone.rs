@@ -127,10 +127,11 @@ fn touch_that_comes_too_late_for_the_gate_is_told() {
         connecting.join().unwrap()
     });
     assert_eq!(said.status.code(), Some(2), "{said}");
-    assert!(
-        said.stderr.contains("the token \"alice\" took 5 s to sign, and the gate did not wait that long"),
-        "{said}"
-    );
+    let (_, took) = said.stderr.split_once("the token \"alice\" took ").unwrap_or_else(|| panic!("{said}"));
+    let (seconds, words) = took.split_once(" s to sign").unwrap_or_else(|| panic!("{said}"));
+    // At least as long as the test has waited: a busy machine adds to it.
+    assert!((5..15).contains(&seconds.parse::<u32>().unwrap()), "{said}");
+    assert!(words.starts_with(", and the gate did not wait that long"), "{said}");
     assert!(said.stderr.contains("touch it sooner"), "{said}");
 }
 

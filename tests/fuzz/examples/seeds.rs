@@ -128,6 +128,10 @@ fn bundles(clients: &Authority) {
     for (name, bundle) in [("encrypted", own), ("plain", joined), ("token", token), ("on_device", on_device)] {
         write("bundle", name, bundle.to_text().as_bytes());
     }
+    // PEM as another program writes it: with text before the key, and other ends of lines.
+    let begin = "-----BEGIN ENCRYPTED PRIVATE KEY-----";
+    let text = fs::read_to_string("seeds/bundle/encrypted").unwrap();
+    write("bundle", "foreign", text.replace(begin, &format!("Bag \\\"Attributes\\\"\n{begin}\\r")));
 }
 
 /// For the device of `bundle/plain`. Who signs an answer is not looked at: the gate has to take the certificate.
@@ -158,7 +162,10 @@ fn renewals() {
         let text = format!("{head}; charset=us-ascii\r\nContent-Length: {length}\r\n\r\n{body}");
         write("renewal_request", name, text);
         let text = format!("{head}\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n");
-        write("renewal_request", &format!("{name}-chunked"), text);
+        write("renewal_request", &format!("{name}-chunked"), &text);
+        // As curl does it with a long body.
+        let text = text.replacen("\r\n", "\r\nExpect: 100-continue\r\n", 1);
+        write("renewal_request", &format!("{name}-expect"), text);
     }
     let cacerts = "GET /.well-known/est/cacerts HTTP/1.1\r\nHost: renew.home.example\r\n\r\n";
     write("renewal_request", "cacerts", cacerts);

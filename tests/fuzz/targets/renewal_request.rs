@@ -107,6 +107,8 @@ struct Read<'a> {
 
 impl<'a> Read<'a> {
     fn of(answer: &'a [u8]) -> Self {
+        // What a device waits for that has sent "Expect: 100-continue", and before the answer (RFC 9110 section 10.1.1).
+        let answer = answer.strip_prefix(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap_or(answer);
         if answer.is_empty() {
             return Self { status: 0, body: &[] };
         }

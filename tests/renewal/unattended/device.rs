@@ -8,6 +8,7 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use super::{der, issuer, make_issuer, ready, revoke, shorten};
+use crate::common::backend::kept_address;
 use crate::common::process::{run_with_input, wait_until};
 use crate::device::User;
 use crate::home::{Home, refused};
@@ -69,7 +70,7 @@ fn forward_and_connect_renew_without_being_told() {
     let (house, user) = house_and_user();
     let sent = run_with_input(&mut user.doorward(&["connect", "nas"]), b"first\n");
     assert_eq!(sent.success().text(), "first\n");
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = kept_address(([127, 0, 0, 1], 0)).port();
     let mut forward = user.doorward(&["forward", &format!("nas=127.0.0.1:{port}")]);
     let mut forward = forward.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(forward.stderr.take().unwrap()).lines();
