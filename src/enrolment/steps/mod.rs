@@ -180,6 +180,7 @@ mod tests {
                 Some("smb") => ServiceKind::Smb,
                 _ => ServiceKind::Http,
             },
+            admitted: true,
         };
         let services = names.iter().map(service).collect();
         let identity = Identity::from_certificate(device.certificate(), false).expect("a certificate");
