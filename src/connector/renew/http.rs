@@ -108,7 +108,7 @@ pub(super) async fn ask(endpoint: &Endpoint, tls: &Tls, request: Request, limit:
     };
     match limit.wait(exchange(host, connected.stream, request)).await {
         Some(Ok(answer)) => Asked::Answered(answer),
-        Some(Err(Broken::Io(error))) => failed(Fault::of(&error, tls).before_the_first_byte()),
+        Some(Err(Broken::Io(error))) => failed(Fault::of(&error, tls)),
         Some(Err(Broken::Other(what))) => Asked::NotHttp(what),
         None => Asked::Failed(limit.over()),
     }
