@@ -165,7 +165,7 @@ fn is_address_or_localhost(host: &str) -> bool {
     let is_address = |host: &str| host.parse::<SocketAddr>().is_ok();
     // A port is digits alone: `localhost:x@evil.example` names evil.example (RFC 3986 section 3.2).
     let (name, port) = host.rsplit_once(':').unwrap_or((host, "80"));
-    let is_localhost = name.eq_ignore_ascii_case("localhost") && port.parse::<u16>().is_ok();
+    let is_localhost = name.eq_ignore_ascii_case("localhost") && is_address(&format!("127.0.0.1:{port}"));
     is_address(host) || is_address(&format!("{host}:80")) || is_localhost
 }
 
@@ -209,6 +209,7 @@ mod tests {
             "localhost:a@evil.example",
             "localhost:a@evil.example:9180",
             "localhost:",
+            "localhost:+80",
             "[::1].example",
             "[::1",
             "",
