@@ -1,7 +1,7 @@
 //! X.509, PKCS#12 and revocation lists: read, write and inspect. What is issued, and for how long, is policy of
 //! [`crate::ca`].
 //!
-//! X.509 is written by `rcgen`, PKCS#12 by `p12-keystore` and CMS by `yasna`; nothing here encodes ASN.1 by hand.
+//! X.509 is written by `rcgen`, PKCS#12 by `p12-keystore` and CMS by `yasna`, which `der` reads; nothing here encodes ASN.1 by hand.
 
 pub mod certs_only;
 mod der_fields;

@@ -188,6 +188,9 @@ fn renewals() {
     write("renewal_answer", "waits", waits);
     let refused = "HTTP/1.1 403 Forbidden\r\nContent-Length: 3\r\n\r\nno\n";
     write("renewal_answer", "refused", refused);
+    // SignedData with a digest algorithm whose length is the greatest of 64 bits.
+    let overlong = b"=\x30\x1e\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02\xa0\x11\x30\x0f\x02\x01\x01\x31\x0a\x30\x88\xff\xff\xff\xff\xff\xff\xff\xff";
+    write("renewal_answer", "overlong", overlong);
 }
 
 fn der(pem: &str) -> CertificateRevocationListDer<'static> {
