@@ -66,8 +66,9 @@ fn content_info(reader: &mut SliceReader<'_>) -> Result<Vec<CertificateDer<'stat
 /// The fields of SignedData (RFC 5652 section 5.1).
 fn signed_data(reader: &mut SliceReader<'_>) -> Result<Vec<CertificateDer<'static>>, Error> {
     let _version: u8 = reader.decode()?;
-    let _digest_algorithms = within(reader, Tag::Set, skip)?;
-    let _content = reader.sequence(skip)?;
+    // The digest algorithms, and the content.
+    within(reader, Tag::Set, skip)?;
+    reader.sequence(skip)?;
     let certificates = within(reader, FIELD_0, |reader| {
         let mut found = Vec::new();
         while !reader.is_finished() {
@@ -81,7 +82,8 @@ fn signed_data(reader: &mut SliceReader<'_>) -> Result<Vec<CertificateDer<'stati
     if Tag::peek(reader)? == REVOCATION_LISTS {
         within(reader, REVOCATION_LISTS, skip)?;
     }
-    let _signatures = within(reader, Tag::Set, skip)?;
+    // The signatures.
+    within(reader, Tag::Set, skip)?;
     Ok(certificates)
 }
 
