@@ -114,6 +114,13 @@ impl Link {
             }
             Outcome::Expired
         };
+        // The connections end when the first of these does, before select! runs what is behind its arrow: who was fetching is
+        // found out here.
+        let stopped = async {
+            stop.cancelled().await;
+            download.close();
+            Outcome::Stopped(download.client())
+        };
         let connections = serve_connections(listener, CONNECTIONS, &stop, |stream, peer, _| {
             // A router that forwards all else to one host ("DMZ host") makes a private address public.
             let allowed = reach == Reach::Any || is_private(peer.ip());
@@ -122,10 +129,7 @@ impl Link {
         tokio::select! {
             biased;
             outcome = ended => outcome,
-            () = stop.cancelled() => {
-                download.close();
-                Outcome::Stopped(download.client())
-            }
+            outcome = stopped => outcome,
             outcome = expired => outcome,
             () = connections => Outcome::Stopped(download.client()),
         }
