@@ -63,7 +63,8 @@ fn exchange(mut stream: TcpStream, sent: &[u8]) -> std::io::Result<Vec<u8>> {
     Ok(back)
 }
 
-fn echo() -> (Backend, Scene) {
+/// A gate with an echo service behind it.
+pub(crate) fn echo() -> (Backend, Scene) {
     let backend = Backend::echo();
     let scene = Scene::with("echo", backend.address());
     (backend, scene)

@@ -10,9 +10,9 @@ use doorward::connector::homes::Homes;
 use rustix::process::Signal;
 
 use crate::common::DEADLINE;
-use crate::common::backend::Backend;
 use crate::common::bundle::bundle_route;
 use crate::common::process::{Finished, run};
+use crate::forward::echo;
 use crate::scene::{Running, Scene};
 
 /// A user with homes.
@@ -60,12 +60,6 @@ fn exchange(local: &str, sent: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut back = Vec::new();
     stream.read_to_end(&mut back)?;
     Ok(back)
-}
-
-fn echo() -> (Backend, Scene) {
-    let backend = Backend::echo();
-    let scene = Scene::with("echo", backend.address());
-    (backend, scene)
 }
 
 #[test]
